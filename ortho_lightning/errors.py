@@ -1,0 +1,33 @@
+"""What the package refuses, and how it says so: the value at fault and the remedy, in one message."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class ConfigurationError(ValueError):
+    """An argument or a configuration that cannot work."""
+
+
+class LayerSelectionError(ConfigurationError):
+    """A selection that means no layer of the model."""
+
+    def __init__(self, selection: object, available: Iterable[str], suggestion: str | None = None) -> None:
+        names = list(available)
+        shown = ", ".join(names[:40]) + (f", ... ({len(names)} in all)" if len(names) > 40 else "")
+        message = f"layers={selection!r} selects no layer."
+        if suggestion is not None:
+            message += f" Names are matched from the top of the model: did you mean {suggestion!r}?"
+        message += f" The model's layers are: {shown}." if names else " The model has no layer with two or more filters."
+        super().__init__(message)
+
+
+class UnsupportedLayerError(ConfigurationError, TypeError):
+    """A layer that was asked for by name and has no filters to compare."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"Layer {name!r}: {reason}. Leave it out with exclude={name!r}.")
+
+
+class DataError(RuntimeError):
+    """Data that is missing, truncated or of another shape; the message names the file."""

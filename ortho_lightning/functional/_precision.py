@@ -1,0 +1,56 @@
+"""Every public function computes in float32 or better, whatever its input and whatever autocast says."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Concatenate, ParamSpec, TypeVar
+
+import torch
+from torch import Tensor
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def full_precision(function: Callable[Concatenate[Tensor, P], R]) -> Callable[Concatenate[Tensor, P], R]:
+    """Cast the first argument to at least float32 and switch autocast off for the call.
+
+    Under autocast a float32 matrix product silently becomes bfloat16, whose eight bits cannot hold a sum of squares.
+
+    Raises:
+        TypeError: if the first argument is not a floating-point tensor of two or more dimensions.
+    """
+
+    @functools.wraps(function)
+    def wrapper(values: Tensor, *args: P.args, **kwargs: P.kwargs) -> R:
+        if not isinstance(values, Tensor) or not values.is_floating_point():
+            kind = values.dtype if isinstance(values, Tensor) else type(values).__name__
+            raise TypeError(f"{function.__name__} needs a floating-point tensor, got {kind}: convert it with .float()")
+        if values.dim() < 2:
+            raise ValueError(
+                f"{function.__name__} needs two or more dimensions, got shape {tuple(values.shape)}: "
+                "a single filter or output column still needs its own axis"
+            )
+        with torch.autocast(device_type=values.device.type, enabled=False):
+            return function(values.to(torch.promote_types(values.dtype, torch.float32)), *args, **kwargs)
+
+    return wrapper
+
+
+def unit(vectors: Tensor, dim: int) -> Tensor:
+    """Vectors along ``dim`` divided by their lengths; zero vectors stay zero and get zero gradient."""
+    # The largest entry is divided out first so that squares neither overflow nor vanish. It needs no gradient:
+    # the direction does not depend on it.
+    if vectors.shape[dim] == 0:
+        return vectors
+    largest = vectors.detach().abs().amax(dim=dim, keepdim=True)
+    vectors = vectors / torch.where(largest > 0, largest, 1.0)
+    length = torch.linalg.vector_norm(vectors, dim=dim, keepdim=True)
+    return vectors * torch.where(length > 0, 1.0 / torch.where(length > 0, length, 1.0), 0.0)
+
+
+def off_diagonal(matrix: Tensor) -> Tensor:
+    """The matrix (..., k, k) with zeros on its diagonal."""
+    eye = torch.eye(matrix.shape[-1], dtype=torch.bool, device=matrix.device)
+    return matrix.masked_fill(eye, 0.0)

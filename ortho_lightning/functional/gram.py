@@ -1,0 +1,62 @@
+"""The Gram penalties: how far the filters are from an orthonormal set.
+
+Kernels have shape ``(..., k, d)``; W below is the (d, k) matrix whose columns are the filters. Sources: Brock et al.
+2017 and 2019 (BigGAN) for the two Frobenius forms, Bansal et al. 2018 for the spectral form.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ortho_lightning.functional import _precision
+
+
+@_precision.full_precision
+def gram_penalty(kernel: Tensor, off_diagonal: bool = False, norm: Literal["fro", "spectral"] = "fro") -> Tensor:
+    r"""Squared distance of the Gram matrix from the identity, :math:`|W^\top W - I|^2`; groups add.
+
+    - ``norm="fro"``: sum of squares. Its floor is k - d when k > d. Cost ``k d min(k, d)``.
+    - ``off_diagonal=True``: :math:`|(W^\top W) * (1 - I)|_F^2` (BigGAN), which leaves the lengths of the filters free.
+    - ``norm="spectral"``: squared spectral norm, :math:`\max_i (\lambda_i - 1)^2` over the eigenvalues of the smaller
+      of :math:`W^\top W` and :math:`W W^\top`: with the larger one it would stick at 1 when k > d, without a gradient.
+
+    Args:
+        kernel: ``(..., k, d)``, floating point.
+        off_diagonal: leave out the diagonal.
+        norm: "fro" or "spectral"; the spectral norm goes with ``off_diagonal=False`` only.
+
+    Returns:
+        A scalar, 0 or more up to rounding, float32 or better.
+
+    Raises:
+        TypeError: for a tensor that is not floating point.
+        ValueError: for fewer than two dimensions, an unknown norm, or a combination that has no definition.
+
+    Example:
+        >>> gram_penalty(torch.eye(3)).item(), gram_penalty(2 * torch.eye(3)).item()
+        (0.0, 27.0)
+    """
+    check_gram_arguments(off_diagonal, norm)
+    k, d = kernel.shape[-2:]
+    gram = kernel @ kernel.mT if k <= d else kernel.mT @ kernel
+    if norm == "spectral":
+        return (torch.linalg.eigvalsh(gram) - 1).square().amax(-1).sum()
+    if k <= d:
+        distance = _precision.off_diagonal(gram) if off_diagonal else gram - torch.eye(k).to(gram)
+        return distance.square().sum()
+    # |W^T W|_F = |W W^T|_F; nothing cancels, since the result is at least k - d
+    lengths = kernel.square().sum(-1)
+    diagonal = lengths.square() if off_diagonal else 2 * lengths - 1
+    return gram.square().sum() - diagonal.sum()
+
+
+def check_gram_arguments(off_diagonal: bool, norm: str) -> None:
+    """Refuse an unknown norm, and the spectral norm of the off-diagonal part."""
+    if norm not in ("fro", "spectral"):
+        raise ValueError(f"norm={norm!r}: must be 'fro' or 'spectral'")
+    if off_diagonal and norm == "spectral":
+        raise ValueError("norm='spectral' with off_diagonal=True is not defined: use norm='fro'")
+

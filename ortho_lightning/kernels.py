@@ -1,0 +1,296 @@
+"""A layer seen as filters and as outputs, and which layers of a model are meant.
+
+A layer is k filters in R^d a group. ``filters`` gives them as ``(groups, k, d)``; ``sample_outputs`` in a forward hook
+and ``as_samples`` after it give the outputs without bias, ``(groups, n, k)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TypeAlias, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ortho_lightning.errors import ConfigurationError, LayerSelectionError, UnsupportedLayerError
+
+Layers: TypeAlias = "str | Sequence[str] | Callable[[str, nn.Module], bool] | None"
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_SUPPORTED = (*_CONVOLUTIONS, nn.Linear)
+# Layers that hold filters which this package cannot compare: asked for by name they are refused, not passed over.
+_UNSUPPORTED = (nn.Bilinear, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention, nn.Embedding, nn.EmbeddingBag)
+
+
+# ---------------------------------------------------------------------------------------------------- layer selection
+
+
+def select_layers(
+    model: nn.Module, layers: Layers = None, exclude: Layers = None, *, outputs: bool = False
+) -> dict[str, nn.Module]:
+    """The layers that ``layers`` means less those that ``exclude`` means, by name, in the model's order.
+
+    Args:
+        model: any module.
+        layers: None for every Conv1d/2d/3d and Linear with two or more filters a group; a shell-style pattern for the
+            whole dotted name (``*`` also crosses dots), a list of patterns, or a predicate ``(name, module) -> bool``.
+        exclude: likewise; None excludes nothing.
+        outputs: the layers' outputs will be needed, not only their filters.
+
+    Raises:
+        LayerSelectionError: if no layer is left; it lists the layers there are.
+        UnsupportedLayerError: for a layer asked for that has no two filters to compare.
+        ConfigurationError: for a selection that is neither of the above.
+    """
+    wanted, unwanted = _matcher(layers, default=True), _matcher(exclude, default=False)
+    named = [(name, module) for name, module in _named_layers(model) if not unwanted(name, module)]
+    if layers is None:
+        selected = {name: module for name, module in named if isinstance(module, _SUPPORTED) and _comparable(module)}
+    else:
+        selected = {name: module for name, module in named if wanted(name, module) and _holds_filters(module)}
+        for name, module in selected.items():
+            _refuse_unsupported(name, module, outputs)
+    if not selected:
+        available = [n for n, m in _named_layers(model) if isinstance(m, _SUPPORTED) and _comparable(m)]
+        raise LayerSelectionError(layers, available, _suggest(layers, available))
+    return selected
+
+
+def _named_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    for name, module in model.named_modules():
+        yield name.replace("_orig_mod.", ""), module  # torch.compile's wrapper is not part of the name
+
+
+def _matcher(layers: Layers, default: bool) -> Callable[[str, nn.Module], bool]:
+    if layers is None:
+        return lambda name, module: default
+    if isinstance(layers, str):
+        layers = [layers]
+    if callable(layers):
+        return layers
+    patterns = list(layers)
+    if not patterns or not all(isinstance(pattern, str) for pattern in patterns):
+        raise ConfigurationError(
+            f"layers={layers!r}: give a name pattern, a non-empty list of patterns, a predicate (name, module) -> bool, "
+            "or None"
+        )
+    return lambda name, module: any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _suggest(layers: Layers, available: list[str]) -> str | None:
+    """The same pattern one level down, if that would match: users forget the attribute that holds their network."""
+    if isinstance(layers, str) and any(fnmatchcase(name, f"*.{layers}") for name in available):
+        return f"*.{layers}"
+    return None
+
+
+def _holds_filters(module: nn.Module) -> bool:
+    return isinstance(module, (*_SUPPORTED, *_TRANSPOSED, *_UNSUPPORTED)) or _is_quantized(module)
+
+
+def _is_quantized(module: nn.Module) -> bool:
+    return callable(getattr(module, "weight", None))
+
+
+def _comparable(module: nn.Module) -> bool:
+    groups, width = filter_counts(module)
+    return width >= 2
+
+
+def _refuse_unsupported(name: str, module: nn.Module, outputs: bool) -> None:
+    kind = type(module).__name__
+    if isinstance(module, _UNSUPPORTED) or (outputs and _is_quantized(module)):
+        raise UnsupportedLayerError(name, f"{kind} is not a layer whose filters can be compared")
+    if outputs and isinstance(module, _TRANSPOSED):
+        raise UnsupportedLayerError(
+            name, f"{kind}'s outputs mix parts of its filters, so they tell no angles; use a weight-based regularizer"
+        )
+    if not _is_quantized(module) and not _comparable(module):
+        groups, width = filter_counts(module)
+        raise UnsupportedLayerError(name, f"{kind} has {width} filter in each of {groups} groups, so it has no pairs")
+
+
+# ---------------------------------------------------------------------------------------------------------- filters
+
+
+def filter_counts(module: nn.Module) -> tuple[int, int]:
+    """``(groups, k)``: also known before a lazy layer has seen data."""
+    if isinstance(module, nn.Linear):
+        return 1, module.out_features
+    convolution = cast(nn.Conv2d, module)
+    return convolution.groups, convolution.out_channels // convolution.groups
+
+
+def effective_weight(module: nn.Module) -> Tensor:
+    """The weight that the layer computes with: parametrized, quantization-aware or dequantized, with its graph.
+
+    Reading it changes nothing: a spectral norm makes no power iteration. Of reparametrizations by forward hooks (the
+    older ``weight_norm``, pruning) it is the value of the last forward.
+    """
+    if hasattr(module, "weight_fake_quant"):
+        observed = module.weight_fake_quant
+        if hasattr(observed, "scale") and hasattr(observed, "quant_min"):
+            return _fake_quantize(cast(Tensor, module.weight), observed)
+    parametrizations = getattr(module, "parametrizations", None)
+    if parametrizations is not None and "weight" in parametrizations:
+        flags = [(part, part.training) for part in parametrizations["weight"].modules()]
+        try:
+            for part, _ in flags:
+                part.training = False  # spectral norm's power iteration runs in training mode only
+            return cast(Tensor, module.weight)
+        finally:
+            for part, training in flags:
+                part.training = training
+    weight = module.weight() if _is_quantized(module) else module.weight  # type: ignore[operator]
+    weight = cast(Tensor, weight)
+    if hasattr(weight, "full_tensor"):  # a DTensor holds one rank's shard: a shard is not a kernel
+        weight = weight.full_tensor()
+    return weight.dequantize() if weight.is_quantized else weight
+
+
+def _fake_quantize(weight: Tensor, observed: nn.Module) -> Tensor:
+    scale, zero, low, high = observed.scale, observed.zero_point, observed.quant_min, observed.quant_max
+    if scale.numel() > 1:
+        axis = observed.ch_axis
+        return torch.fake_quantize_per_channel_affine(weight, scale, zero.to(torch.int32), axis, low, high)
+    return torch.fake_quantize_per_tensor_affine(weight, scale, zero.to(torch.int32), low, high)
+
+
+def filters(module: nn.Module) -> Tensor:
+    """The layer's filters, ``(groups, k, d)``, with their graph; conv: d = in / groups * kernel elements."""
+    weight = effective_weight(module)
+    if isinstance(module, _TRANSPOSED):  # (in, out / groups, *kernel): filter j collects what leads to channel j
+        groups = module.groups
+        parts = weight.reshape(groups, weight.shape[0] // groups, weight.shape[1], -1)
+        return parts.transpose(1, 2).flatten(2)
+    groups = getattr(module, "groups", 1)
+    return weight.reshape(groups, weight.shape[0] // groups, -1)
+
+
+def trains(module: nn.Module) -> bool:
+    """Whether the layer's effective weight requires a gradient now, found without computing it."""
+    parametrizations = getattr(module, "parametrizations", None)
+    if parametrizations is not None and "weight" in parametrizations:
+        return any(parameter.requires_grad for parameter in parametrizations["weight"].parameters())
+    weight = module.weight
+    return isinstance(weight, Tensor) and weight.requires_grad
+
+
+# ---------------------------------------------------------------------------------------------------------- samples
+
+
+def sample_outputs(module: nn.Module, output: Tensor, max_samples: int | None, seed: int) -> Tensor:
+    """A copy of the output at up to ``max_samples`` positions on a regular grid, channels last: ``(n, channels)``.
+
+    Positions are the batch and what is not the channel axis. The grid's offset along each axis is drawn from ``seed``
+    alone, so that every position is visited over the steps. Nothing but a slice and a copy, so it may run inside a
+    forward hook under activation checkpointing, and before an in-place successor.
+    """
+    positions = _channels_last(module, output)
+    grid = _grid(positions.shape[:-1], max_samples, seed)
+    return positions[grid].clone(memory_format=torch.contiguous_format).flatten(0, -2)
+
+
+@dataclass(frozen=True)
+class SampledInputs:
+    """Inputs without graph, and the strides over them that give the outputs which :func:`sample_outputs` would take."""
+
+    x: Tensor
+    stride: tuple[int, ...]
+
+
+def sample_inputs(module: nn.Module, x: Tensor, output: Tensor, max_samples: int | None, seed: int) -> SampledInputs:
+    """What :func:`outputs_from_inputs` needs to find the outputs of :func:`sample_outputs` again.
+
+    Linear: the rows ``(n, d)``. Convolutions: the sampled images, padded and cut to begin at the grid's offset.
+    """
+    x = x.detach()
+    grid = _grid(_channels_last(module, output).shape[:-1], max_samples, seed)
+    if isinstance(module, nn.Linear):
+        return SampledInputs(torch.atleast_2d(x)[grid].clone().flatten(0, -2), ())
+    convolution = cast(nn.Conv2d, module)
+    if x.dim() == len(convolution.kernel_size) + 1:
+        x = x.unsqueeze(0)
+        grid = (slice(0, 1, 1), *grid)
+    mode = "constant" if convolution.padding_mode == "zeros" else convolution.padding_mode
+    x = F.pad(x[grid[0]], convolution._reversed_padding_repeated_twice, mode=mode)
+    # Output o + i s reads inputs from (o + i s) * stride on: begin there, and end with the last one's receptive field.
+    windows = []
+    for axis, cut in enumerate(grid[1:]):
+        stride, reach = convolution.stride[axis], convolution.dilation[axis] * (convolution.kernel_size[axis] - 1) + 1
+        windows.append(slice(cut.start * stride, (cut.stop - 1) * stride + reach))
+    strides = tuple(stride * cut.step for stride, cut in zip(convolution.stride, grid[1:], strict=True))
+    return SampledInputs(x[(slice(None), slice(None), *windows)].clone(), strides)
+
+
+def outputs_from_inputs(module: nn.Module, inputs: SampledInputs) -> Tensor:
+    """What the layer answers, without bias, to the inputs of :func:`sample_inputs`: ``(n, channels)``."""
+    weight = effective_weight(module)
+    dtype = torch.promote_types(weight.dtype, torch.float32)
+    weight, x = weight.to(dtype), inputs.x.to(dtype)
+    with torch.autocast(x.device.type, enabled=False):
+        if isinstance(module, nn.Linear):
+            return F.linear(x, weight)
+        convolution = cast(nn.Conv2d, module)
+        convolve = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[len(inputs.stride)]
+        answer = convolve(x, weight, None, inputs.stride, 0, convolution.dilation, convolution.groups)
+    return answer.movedim(1, -1).flatten(0, -2)
+
+
+def as_samples(module: nn.Module, rows: Tensor, biased: bool = True) -> Tensor:
+    """Rows ``(n, channels)`` as ``(groups, n, k)`` in float32 or better, the bias taken off (its gradient too)."""
+    rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
+    if biased and module.bias is not None:
+        rows = rows - module.bias.to(rows.dtype)  # type: ignore[union-attr, operator]
+    groups = getattr(module, "groups", 1)
+    return rows.reshape(rows.shape[0], groups, rows.shape[1] // groups).transpose(0, 1)
+
+
+def _channels_last(module: nn.Module, output: Tensor) -> Tensor:
+    if isinstance(module, nn.Linear):
+        return output if output.dim() > 1 else output.unsqueeze(0)
+    spatial = len(cast(nn.Conv2d, module).kernel_size)
+    return output.movedim(-spatial - 1, -1)
+
+
+def _grid(sizes: Sequence[int], max_samples: int | None, seed: int) -> tuple[slice, ...]:
+    """A regular grid of up to ``max_samples`` positions: as many along the batch as fit, the rest over the others.
+
+    The number of positions depends on the sizes alone. The offset of each axis is drawn by itself, so that no axis
+    pairs with another as a single stride over the flattened map would pair them.
+    """
+    slices = []
+    left = max_samples
+    for axis, size in enumerate(sizes):
+        if left is None or size == 0:
+            slices.append(slice(0, size, 1))
+            continue
+        remaining = len(sizes) - axis
+        share = left if axis == 0 else _integer_root(left, remaining)
+        count = max(1, min(size, share))
+        step = size // count
+        offset = mix(seed, axis) % (size - (count - 1) * step)
+        slices.append(slice(offset, offset + (count - 1) * step + 1, step))
+        left //= count
+    return tuple(slices)
+
+
+def _integer_root(value: int, degree: int) -> int:
+    root = round(value ** (1 / degree))
+    return root if root**degree <= value else root - 1
+
+
+def mix(*values: int) -> int:
+    """A well-mixed non-negative 63-bit number from integers (the finalizer of SplitMix64 over each in turn)."""
+    state = 0
+    mask = (1 << 64) - 1
+    for value in values:
+        state = (state + value + 0x9E3779B97F4A7C15) & mask
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & mask
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & mask
+        state ^= state >> 31
+    return state >> 1
