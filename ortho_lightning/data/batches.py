@@ -1,0 +1,83 @@
+"""Batches of tensors that are already in memory: one indexing operation a batch instead of a Python call a sample."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ortho_lightning.kernels import mix
+
+
+class TensorBatches:
+    """An iterable of ``(x, y, index)`` batches whose order is a function of (seed, epoch) alone.
+
+    Lightning tells it the epoch through ``sampler.set_epoch`` and saves its place in the epoch through ``state_dict``,
+    so that a resumed training goes on with the batch it would have had.
+
+    Args:
+        x: ``(N, ...)`` inputs.
+        y: ``(N,)`` labels.
+        batch_size: rows a batch and process.
+        shuffle: a new order every epoch; also leaves out the last incomplete batch, as training does.
+        seed: of the order.
+        rank, world_size: this process's share under DDP: every world_size-th row of the common order.
+    """
+
+    def __init__(
+        self,
+        x: Tensor,
+        y: Tensor,
+        batch_size: int,
+        shuffle: bool = False,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.x = x
+        self.y = y
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.epoch = 0
+        self._position = 0
+
+    batch_sampler = None  # asked for by Lightning of everything that has a sampler
+
+    @property
+    def sampler(self) -> TensorBatches:
+        """Where Lightning looks for ``set_epoch``."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        if self.shuffle:
+            return len(self.x) // (self.batch_size * self.world_size)
+        share = len(range(self.rank, len(self.x), self.world_size))
+        return -(-share // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        first, self._position = self._position % max(len(self), 1), 0
+        order = self._order()
+        for batch in range(first, len(self)):
+            index = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+            self._position = batch + 1
+            yield self.x[index], self.y[index], index
+
+    def _order(self) -> Tensor:
+        if not self.shuffle:
+            return torch.arange(self.rank, len(self.x), self.world_size)
+        generator = torch.Generator().manual_seed(mix(self.seed, self.epoch))
+        return torch.randperm(len(self.x), generator=generator)[self.rank :: self.world_size]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"position": self._position}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._position = state["position"]

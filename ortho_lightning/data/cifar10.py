@@ -1,0 +1,242 @@
+"""CIFAR-10 as one uint8 tensor, from torchvision's files or from a tree or archive of images."""
+
+from __future__ import annotations
+
+import hashlib
+import lzma
+import os
+import pickle
+import tarfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+import torchvision
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
+from torch import Tensor
+from torchvision.io import ImageReadMode, decode_image
+
+from ortho_lightning.data import counter
+from ortho_lightning.data.files import whole_file
+from ortho_lightning.data.module import Split, TensorDataModule
+from ortho_lightning.errors import ConfigurationError, DataError
+
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+_MEAN = (0.4914, 0.4822, 0.4465)
+_STD = (0.2470, 0.2435, 0.2616)
+_SIZES = {"train": 50_000, "test": 10_000}
+_IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")
+
+
+class CIFAR10DataModule(TensorDataModule):
+    """CIFAR-10 with a seeded validation split, held in memory and augmented by batches on the device.
+
+    Args:
+        root: a folder with torchvision's ``cifar-10-batches-py``; or a tree ``{train,test}/<class>/*.png|jpg``; or a
+            tar archive of such a tree (or a folder with one such archive); or where to download to.
+        download: fetch the set with torchvision if ``root`` has none.
+        cache_dir: where a decoded tree or archive is kept, so that it is decoded once.
+        batch_size: images a batch and process.
+        eval_batch_size: images a batch in validation and test.
+        val_images: training images held out for validation, the same for each ``split_seed``.
+        train_images: use this many of the others; None: all.
+        pad: pixels of zero padding from which a random crop is taken, 0 for none.
+        flip: mirror half of the images.
+        augment: whether training batches are cropped and mirrored at all.
+        seed: of the order and the augmentation.
+        split_seed: of the validation split.
+
+    Raises:
+        DataError: if there is no data, or it is damaged; the message names the file and says how to provide it.
+    """
+
+    num_classes = len(CLASSES)
+
+    def __init__(
+        self,
+        root: str,
+        download: bool = False,
+        cache_dir: str = "~/.cache/ortho_lightning",
+        batch_size: int = 128,
+        eval_batch_size: int = 500,
+        val_images: int = 5000,
+        train_images: int | None = None,
+        pad: int = 4,
+        flip: bool = True,
+        augment: bool = True,
+        seed: int = 0,
+        split_seed: int = 0,
+    ) -> None:
+        super().__init__(batch_size, eval_batch_size, seed, augment)
+        if val_images < 1 or (train_images is not None and train_images < 1) or pad < 0:
+            raise ConfigurationError(
+                f"val_images={val_images}, train_images={train_images}, pad={pad}: counts must be 1 or more, pad 0 or more"
+            )
+        self.root = Path(root).expanduser()
+        self.download = download
+        self.cache_dir = Path(cache_dir).expanduser()
+        self.val_images = val_images
+        self.train_images = train_images
+        self.pad = pad
+        self.flip = flip
+        self.split_seed = split_seed
+
+    def prepare_data(self) -> None:
+        load_cifar10(self.root, self.cache_dir, self.download)
+
+    def setup(self, stage: str) -> None:
+        if self.splits:
+            return
+        data = load_cifar10(self.root, self.cache_dir, download=False)
+        x, y = data["train"]
+        kept = len(x) - self.val_images
+        if kept < (self.train_images or 1):
+            raise ConfigurationError(
+                f"val_images={self.val_images}, train_images={self.train_images}: {self.root} has {len(x)} training images"
+            )
+        order = torch.randperm(len(x), generator=torch.Generator().manual_seed(self.split_seed))
+        val, train = order[: self.val_images], order[self.val_images :][: self.train_images]
+        self.splits = {"train": (x[train], y[train]), "val": (x[val], y[val]), "test": data["test"]}
+
+    def prepare(self, x: Tensor) -> Tensor:
+        scale = 1 / (255 * x.new_tensor(_STD, dtype=torch.float32)).view(3, 1, 1)
+        shift = (x.new_tensor(_MEAN, dtype=torch.float32) / x.new_tensor(_STD, dtype=torch.float32)).view(3, 1, 1)
+        return x.to(torch.float32).mul_(scale).sub_(shift)
+
+    def augmented(self, x: Tensor, index: Tensor, epoch: int) -> Tensor:
+        draws = counter.uniform(index, 3, self.seed, epoch)
+        offsets = (draws[:, :2] * (2 * self.pad + 1)).long()
+        mirrored = (draws[:, 2] < 0.5) & self.flip
+        return crop_and_flip(x, self.pad, offsets, mirrored)
+
+
+def crop_and_flip(x: Tensor, pad: int, offsets: Tensor, mirrored: Tensor) -> Tensor:
+    """Zero-pad images, cut each at its own offset to its old size, and mirror some, all in one gather.
+
+    Args:
+        x: ``(B, C, H, W)``.
+        pad: pixels on every side.
+        offsets: ``(B, 2)`` rows and columns in [0, 2 pad].
+        mirrored: ``(B,)`` bool.
+    """
+    batch, channels, height, width = x.shape
+    padded = F.pad(x, (pad, pad, pad, pad))
+    rows = offsets[:, :1] + torch.arange(height, device=x.device)
+    along = torch.arange(width, device=x.device)
+    columns = offsets[:, 1:] + torch.where(mirrored[:, None], width - 1 - along, along)
+    flat = rows[:, :, None] * padded.shape[-1] + columns[:, None, :]
+    flat = flat.view(batch, 1, -1).expand(-1, channels, -1)
+    return padded.flatten(2).gather(2, flat).view(batch, channels, height, width)
+
+
+# ------------------------------------------------------------------------------------------------------------ reading
+
+
+def load_cifar10(root: Path, cache_dir: Path, download: bool) -> dict[str, Split]:
+    """Images ``(N, 3, 32, 32)`` uint8 and labels ``(N,)`` of "train" and "test", from whatever ``root`` holds.
+
+    Raises:
+        DataError: see :class:`CIFAR10DataModule`.
+    """
+    archives = sorted(root.glob("*.tar*")) if root.is_dir() else []
+    if (root / "cifar-10-batches-py").is_dir():
+        return _from_torchvision(root, download=False)
+    if root.is_file():
+        return _cached(root, cache_dir)
+    if (root / "train").is_dir():
+        return _cached(root, cache_dir)
+    if len(archives) == 1 and not archives[0].name.startswith("cifar-10-python"):
+        return _cached(archives[0], cache_dir)
+    if download:
+        return _from_torchvision(root, download=True)
+    found = "does not exist" if not root.exists() else "holds no CIFAR-10"
+    raise DataError(f"{root} {found}. {_HOW_TO_PROVIDE}")
+
+
+_HOW_TO_PROVIDE = (
+    "Give data.root=PATH as a folder with torchvision's cifar-10-batches-py, a tree {train,test}/<class>/*.jpg or *.png,"
+    " or a .tar or .tar.xz of such a tree; or let it be downloaded with data.download=true."
+)
+
+
+def _from_torchvision(root: Path, download: bool) -> dict[str, Split]:
+    try:
+        sets = {split: torchvision.datasets.CIFAR10(str(root), split == "train", download=download) for split in _SIZES}
+    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
+        if download:
+            raise DataError(f"CIFAR-10 could not be downloaded to {root}: {error}. {_HOW_TO_PROVIDE}") from error
+        raise DataError(f"{root / 'cifar-10-batches-py'} is damaged: {error}. {_HOW_TO_PROVIDE}") from error
+    return {
+        split: (torch.from_numpy(data.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(data.targets))
+        for split, data in sets.items()
+    }
+
+
+def _cached(source: Path, cache_dir: Path) -> dict[str, Split]:
+    stamp = source.stat()
+    identity = f"{source.resolve()}|{stamp.st_size}|{stamp.st_mtime_ns}"
+    path = cache_dir / f"cifar10-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.pt"
+    if path.exists():
+        try:
+            stored = torch.load(path, weights_only=True)
+            return {split: (stored[f"{split}_x"], stored[f"{split}_y"]) for split in _SIZES}
+        except (OSError, RuntimeError, KeyError, EOFError, pickle.UnpicklingError):
+            rank_zero_warn(f"The cache {path} is damaged and is made anew.")
+    rank_zero_info(f"Decoding {source} once; the result is kept in {path}.")
+    data = _decode(source)
+    with whole_file(path) as temporary:
+        torch.save({f"{s}_{n}": t for s, split in data.items() for n, t in zip("xy", split, strict=True)}, temporary)
+    return data
+
+
+def _decode(source: Path) -> dict[str, Split]:
+    images: dict[tuple[str, str, str], Tensor] = {}
+    for name, content in _image_files(source):
+        parts = Path(name).parts
+        if len(parts) < 3 or parts[-3] not in _SIZES:
+            raise DataError(f"{source}: {name} does not lie in train/<class>/ or test/<class>/")
+        try:
+            image = decode_image(torch.frombuffer(bytearray(content), dtype=torch.uint8), ImageReadMode.RGB)
+        except RuntimeError as error:
+            raise DataError(f"{source}: {name} is not a readable image: {error}") from error
+        if image.shape != (3, 32, 32):
+            size = " x ".join(map(str, image.shape[1:]))
+            raise DataError(f"{source}: {name} is {size} pixels; CIFAR-10 images are 32 x 32")
+        images[parts[-3], parts[-2], parts[-1]] = image
+    data = {}
+    for split, expected in _SIZES.items():
+        found = {key[1] for key in images if key[0] == split}
+        if found != set(CLASSES):
+            missing, unknown = sorted(set(CLASSES) - found), sorted(found - set(CLASSES))
+            raise DataError(f"{source}: {split}/ lacks the classes {missing} and has the unknown classes {unknown}")
+        keys = sorted(key for key in images if key[0] == split)
+        if len(keys) != expected:
+            rank_zero_warn(f"{source}: {split}/ has {len(keys)} images; the whole CIFAR-10 has {expected}.")
+        labels = torch.tensor([CLASSES.index(key[1]) for key in keys])
+        data[split] = (torch.stack([images[key] for key in keys]), labels)
+    return data
+
+
+def _image_files(source: Path) -> Iterator[tuple[str, bytes]]:
+    if source.is_dir():
+        for folder, _, names in os.walk(source):
+            for name in names:
+                if name.lower().endswith(_IMAGE_ENDINGS):
+                    path = Path(folder, name)
+                    yield str(path.relative_to(source)), path.read_bytes()
+        return
+    read = 0
+    try:
+        with tarfile.open(source) as archive:
+            for member in archive:
+                if member.isfile() and member.name.lower().endswith(_IMAGE_ENDINGS):
+                    stream = archive.extractfile(member)
+                    content = stream.read() if stream is not None else b""
+                    if len(content) != member.size:
+                        raise EOFError(f"{member.name} is cut short")
+                    read += 1
+                    yield member.name, content
+    except (tarfile.TarError, EOFError, OSError, lzma.LZMAError, zlib.error) as error:
+        raise DataError(f"{source} is damaged or not a tar archive (after {read} images): {error}") from error

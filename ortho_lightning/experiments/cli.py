@@ -1,0 +1,42 @@
+"""What every command needs: where the configuration lies, and errors that speak to a user."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from hydra.errors import InstantiationException
+from omegaconf import DictConfig
+
+from ortho_lightning.errors import ConfigurationError, DataError
+
+T = TypeVar("T")
+
+
+def conf_dir() -> str:
+    """The folder of the configuration: inside the package when it comes from a wheel, beside it in a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    for folder in (package / "conf", package.parent / "conf"):
+        if (folder / "train.yaml").is_file():
+            return str(folder)
+    raise FileNotFoundError(f"No configuration in {package / 'conf'} or {package.parent / 'conf'}: reinstall the package")
+
+
+def plain_errors(task: Callable[[DictConfig], T]) -> Callable[[DictConfig], T]:
+    """End with one line for what a user can mend; HYDRA_FULL_ERROR=1 shows where it came from."""
+
+    @functools.wraps(task)
+    def wrapper(config: DictConfig) -> T:
+        try:
+            return task(config)
+        except (ConfigurationError, DataError, InstantiationException) as error:
+            if os.environ.get("HYDRA_FULL_ERROR") == "1":
+                raise
+            print(f"error: {error}", file=sys.stderr)
+            raise SystemExit(2) from None
+
+    return wrapper

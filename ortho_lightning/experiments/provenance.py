@@ -1,0 +1,57 @@
+"""What is kept beside the logs so that a number can be traced: the configuration, the commit and the versions."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from ortho_lightning.data.files import whole_file
+
+_PACKAGES = ("ortho-lightning", "torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core", "tensorboard")
+
+
+def save_provenance(config: DictConfig, folder: Path) -> None:
+    """Write ``config.yaml`` (resolved) and ``versions.json`` into ``folder``."""
+    with whole_file(folder / "config.yaml") as path:
+        path.write_text(OmegaConf.to_yaml(config, resolve=True))
+    write_json(folder / "versions.json", {"git": git_commit(), "python": platform.python_version(), **_versions()})
+
+
+def git_commit() -> str | None:
+    """The commit of the checkout that the package runs from, with "+changes" if it was edited; None outside of one."""
+    here = Path(__file__).resolve().parent
+    try:
+        top = subprocess.run(
+            ["git", "-C", str(here), "rev-parse", "--show-toplevel"], capture_output=True, text=True, check=True
+        )
+        if Path(top.stdout.strip()) != here.parent.parent:
+            return None  # installed into some other project's checkout
+        commit = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        status = subprocess.run(
+            ["git", "-C", str(here), "status", "--porcelain"], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit.stdout.strip() + ("+changes" if status.stdout.strip() else "")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON whole or not at all."""
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _versions() -> dict[str, str | None]:
+    found: dict[str, str | None] = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = None
+    return found

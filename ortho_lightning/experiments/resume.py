@@ -1,0 +1,55 @@
+"""Finding the checkpoint that ``ckpt_path=last`` means."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from ortho_lightning.errors import ConfigurationError
+
+# A run goes on with more epochs, another folder or another display; anything else makes it another run.
+_MAY_DIFFER = {"ckpt_path", "run_dir"}
+_TRAINER_MAY_DIFFER = {"max_epochs", "max_steps", "max_time", "default_root_dir", "enable_progress_bar", "profiler"}
+
+
+def find_checkpoint(config: DictConfig) -> str | None:
+    """The checkpoint to resume from, or None to start anew.
+
+    ``last`` is that of this run's folder if it has one, else that of the newest run beside it with the same
+    configuration, but for its length.
+
+    Raises:
+        ConfigurationError: if there is none, or a path that does not exist was given.
+    """
+    if config.ckpt_path is None:
+        return None
+    if config.ckpt_path != "last":
+        path = Path(config.ckpt_path).expanduser()
+        if not path.is_file():
+            raise ConfigurationError(f"ckpt_path={config.ckpt_path}: there is no such file; 'last' finds the newest")
+        return str(path)
+    here = Path(config.run_dir)
+    own = here / "checkpoints" / "last.ckpt"
+    if own.is_file():
+        return str(own)
+    wanted = _identity(OmegaConf.to_container(config, resolve=True))
+    candidates = sorted(here.parent.glob("*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for candidate in candidates:
+        saved = candidate.parent.parent / "config.yaml"
+        if saved.is_file() and _identity(OmegaConf.to_container(OmegaConf.load(saved))) == wanted:
+            return str(candidate)
+    raise ConfigurationError(
+        f"ckpt_path=last: {len(candidates)} of the runs in {here.parent} have a checkpoint, none with this configuration; "
+        "repeat the overrides of the run to resume, or give the path of its checkpoint"
+    )
+
+
+def _identity(config: Any) -> dict[str, Any]:
+    kept = {key: value for key, value in config.items() if key not in _MAY_DIFFER | {"logger"}}
+    kept["trainer"] = {key: value for key, value in config["trainer"].items() if key not in _TRAINER_MAY_DIFFER}
+    checkpoint = config.get("callbacks", {}).get("checkpoint")
+    if checkpoint:
+        kept["callbacks"] = {**config["callbacks"], "checkpoint": {**checkpoint, "dirpath": None}}
+    return kept

@@ -1,0 +1,91 @@
+"""One training run from a configuration: fit, test, and what is kept of it."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from pytorch_lightning import Callback, Trainer, seed_everything
+
+from ortho_lightning import OrthogonalityCallback
+from ortho_lightning.experiments.cli import conf_dir, plain_errors
+from ortho_lightning.experiments.pictures import AngleSnapshot, save_angle_picture
+from ortho_lightning.experiments.provenance import save_provenance, write_json
+from ortho_lightning.experiments.resume import find_checkpoint
+
+
+def run(config: DictConfig) -> dict[str, Any]:
+    """Train and test as ``config`` says; write everything under ``config.run_dir`` and return ``results.json``."""
+    seed_everything(config.seed, workers=True, verbose=False)
+    folder = Path(config.run_dir)
+    checkpoint = find_checkpoint(config)
+    data = instantiate(config.data)
+    model = instantiate(config.model)
+    callbacks = [instantiate(part) for part in config.callbacks.values()]
+    loggers = [instantiate(part) for part in config.logger.values()]
+    clock = StepClock()
+    trainer: Trainer = instantiate(config.trainer, callbacks=[*callbacks, clock], logger=loggers or False)
+    ortho = next((callback for callback in callbacks if isinstance(callback, OrthogonalityCallback)), None)
+    if trainer.is_global_zero:
+        save_provenance(config, folder)
+
+    before = AngleSnapshot.of(ortho, model)
+    trainer.fit(model, data, ckpt_path=checkpoint)
+    validated = {key: value.item() for key, value in trainer.callback_metrics.items() if not key.startswith("ortho/")}
+    tested = trainer.test(model, data, verbose=False)[0]
+
+    results = {
+        "seed": config.seed,
+        "test_accuracy": tested.get("test/accuracy"),
+        "val_accuracy": validated.get("val/accuracy"),
+        "penalty": None if ortho is None or ortho.penalty is None else ortho.penalty.item(),
+        "step_ms": clock.median_ms(),
+        "steps": trainer.global_step,
+        "layers": [] if ortho is None else ortho.angle_report(),
+    }
+    if trainer.is_global_zero:
+        write_json(folder / "results.json", results)
+        save_angle_picture(folder / "angles.png", before, AngleSnapshot.of(ortho, model))
+    return results
+
+
+class StepClock(Callback):
+    """Times training steps, from the moment a batch is there until its optimizer step is done."""
+
+    _LEFT_OUT = 5  # the first steps allocate memory and choose kernels
+
+    def __init__(self) -> None:
+        self._began = 0.0
+        self._seconds: list[float] = []
+
+    def on_train_batch_start(self, *args: Any) -> None:
+        self._began = self._now()
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        self._seconds.append(self._now() - self._began)
+
+    def median_ms(self) -> float | None:
+        """Median time of a step in milliseconds, or None if none was timed."""
+        timed = self._seconds[self._LEFT_OUT :] or self._seconds
+        return 1000 * statistics.median(timed) if timed else None
+
+    @staticmethod
+    def _now() -> float:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+
+@hydra.main(version_base="1.3", config_path=conf_dir(), config_name="train")
+@plain_errors
+def main(config: DictConfig) -> None:
+    results = run(config)
+    accuracy = results["test_accuracy"]
+    shown = "not tested" if accuracy is None else f"test accuracy {100 * accuracy:.2f}%"
+    print(f"{shown}; everything else in {config.run_dir}")

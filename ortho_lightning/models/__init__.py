@@ -1,0 +1,7 @@
+"""What the experiments train."""
+
+from ortho_lightning.models.classifier import Classifier
+from ortho_lightning.models.networks import SmallCNN, resnet18_cifar
+from ortho_lightning.models.pointnet import PointNet
+
+__all__ = ["Classifier", "PointNet", "SmallCNN", "resnet18_cifar"]

@@ -1,0 +1,101 @@
+"""A classifier around any network: cross-entropy, accuracy, optimizer and learning-rate schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from pytorch_lightning import LightningModule
+from torch import Tensor, nn
+from torchmetrics.classification import MulticlassAccuracy
+
+from ortho_lightning.errors import ConfigurationError
+
+
+class Classifier(LightningModule):
+    """Trains ``net`` with cross-entropy.
+
+    Args:
+        net: inputs to logits ``(B, num_classes)``, or to ``(logits, penalty)`` with a penalty of its own.
+        num_classes: number of classes.
+        optimizer: makes an optimizer from parameters, such as a partial ``torch.optim.SGD``.
+        schedule: "onecycle", "cosine" or "constant" learning rate over the whole training, changed every step.
+        warmup: share of the training in which the one-cycle schedule rises.
+        label_smoothing: in [0, 1).
+        decay_norms: whether weight decay also acts on biases and norm layers.
+        channels_last: keep images and their kernels in that memory layout, faster for convolutions.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        num_classes: int,
+        optimizer: Callable[[Iterable[Any]], torch.optim.Optimizer],
+        schedule: Literal["onecycle", "cosine", "constant"] = "onecycle",
+        warmup: float = 0.3,
+        label_smoothing: float = 0.0,
+        decay_norms: bool = False,
+        channels_last: bool = False,
+    ) -> None:
+        super().__init__()
+        if schedule not in ("onecycle", "cosine", "constant"):
+            raise ConfigurationError(f"schedule={schedule!r}: must be 'onecycle', 'cosine' or 'constant'")
+        if not 0 < warmup < 1:
+            raise ConfigurationError(f"warmup={warmup}: must be between 0 and 1")
+        if not 0 <= label_smoothing < 1:
+            raise ConfigurationError(f"label_smoothing={label_smoothing}: must be at least 0 and below 1")
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        self.net = net.to(memory_format=layout)  # type: ignore[call-overload]
+        self.layout = layout
+        self.make_optimizer = optimizer
+        self.schedule = schedule
+        self.warmup = warmup
+        self.label_smoothing = label_smoothing
+        self.decay_norms = decay_norms
+        self.train_accuracy = MulticlassAccuracy(num_classes, average="micro")
+        self.val_accuracy = MulticlassAccuracy(num_classes, average="micro")
+        self.test_accuracy = MulticlassAccuracy(num_classes, average="micro")
+
+    def forward(self, x: Tensor) -> Any:
+        return self.net(x)
+
+    def _step(self, batch: tuple[Tensor, Tensor], stage: str) -> Tensor:
+        x, y = batch
+        output = self.net(x.contiguous(memory_format=self.layout))
+        logits, penalty = output if isinstance(output, tuple) else (output, 0.0)
+        loss = F.cross_entropy(logits, y, label_smoothing=self.label_smoothing) + penalty
+        accuracy: Any = getattr(self, f"{stage}_accuracy")
+        accuracy.update(logits, y)
+        options: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": len(y)}
+        self.log(f"{stage}/loss", loss.detach(), sync_dist=stage != "train", **options)
+        self.log(f"{stage}/accuracy", accuracy, prog_bar=True, **options)
+        return loss
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        return self._step(batch, "train")
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self._step(batch, "val")
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self._step(batch, "test")
+
+    def configure_optimizers(self) -> Any:
+        decayed = [p for p in self.net.parameters() if self.decay_norms or p.dim() > 1]
+        others = [p for p in self.net.parameters() if not (self.decay_norms or p.dim() > 1)]
+        groups = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
+        optimizer = self.make_optimizer([group for group in groups if group["params"]])
+        if self.schedule == "constant":
+            return optimizer
+        steps = int(self.trainer.estimated_stepping_batches)
+        scheduler: torch.optim.lr_scheduler.LRScheduler
+        if self.schedule == "onecycle":
+            rates = [group["lr"] for group in optimizer.param_groups]
+            scheduler = torch.optim.lr_scheduler.OneCycleLR(
+                optimizer, rates, total_steps=max(steps, 2), pct_start=self.warmup, cycle_momentum=False
+            )
+        else:
+            scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=max(steps, 1))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
