@@ -18,7 +18,9 @@ class LayerSelectionError(ConfigurationError):
         message = f"layers={selection!r} selects no layer."
         if suggestion is not None:
             message += f" Names are matched from the top of the model: did you mean {suggestion!r}?"
-        message += f" The model's layers are: {shown}." if names else " The model has no layer with two or more filters."
+        message += (
+            f" The model's layers are: {shown}." if names else " The model has no layer with two or more filters."
+        )
         super().__init__(message)
 
 

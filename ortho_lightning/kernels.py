@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import torch
 import torch.nn.functional as F
@@ -49,7 +49,9 @@ def select_layers(
     wanted, unwanted = _matcher(layers, default=True), _matcher(exclude, default=False)
     named = [(name, module) for name, module in _named_layers(model) if not unwanted(name, module)]
     if layers is None:
-        selected = {name: module for name, module in named if isinstance(module, _SUPPORTED) and _comparable(module)}
+        selected: dict[str, nn.Module] = {
+            name: module for name, module in named if isinstance(module, _SUPPORTED) and _comparable(module)
+        }
     else:
         selected = {name: module for name, module in named if wanted(name, module) and _holds_filters(module)}
         for name, module in selected.items():
@@ -75,8 +77,8 @@ def _matcher(layers: Layers, default: bool) -> Callable[[str, nn.Module], bool]:
     patterns = list(layers)
     if not patterns or not all(isinstance(pattern, str) for pattern in patterns):
         raise ConfigurationError(
-            f"layers={layers!r}: give a name pattern, a non-empty list of patterns, a predicate (name, module) -> bool, "
-            "or None"
+            f"layers={layers!r}: give a name pattern, a non-empty list of patterns, a predicate (name, module) -> bool,"
+            " or None"
         )
     return lambda name, module: any(fnmatchcase(name, pattern) for pattern in patterns)
 
@@ -97,8 +99,7 @@ def _is_quantized(module: nn.Module) -> bool:
 
 
 def _comparable(module: nn.Module) -> bool:
-    groups, width = filter_counts(module)
-    return width >= 2
+    return filter_counts(module)[1] >= 2
 
 
 def _refuse_unsupported(name: str, module: nn.Module, outputs: bool) -> None:
@@ -132,7 +133,7 @@ def effective_weight(module: nn.Module) -> Tensor:
     older ``weight_norm``, pruning) it is the value of the last forward.
     """
     if hasattr(module, "weight_fake_quant"):
-        observed = module.weight_fake_quant
+        observed: Any = module.weight_fake_quant
         if hasattr(observed, "scale") and hasattr(observed, "quant_min"):
             return _fake_quantize(cast(Tensor, module.weight), observed)
     parametrizations = getattr(module, "parametrizations", None)
@@ -145,14 +146,14 @@ def effective_weight(module: nn.Module) -> Tensor:
         finally:
             for part, training in flags:
                 part.training = training
-    weight = module.weight() if _is_quantized(module) else module.weight  # type: ignore[operator]
-    weight = cast(Tensor, weight)
+    held: Any = module.weight
+    weight = held() if _is_quantized(module) else held
     if hasattr(weight, "full_tensor"):  # a DTensor holds one rank's shard: a shard is not a kernel
         weight = weight.full_tensor()
     return weight.dequantize() if weight.is_quantized else weight
 
 
-def _fake_quantize(weight: Tensor, observed: nn.Module) -> Tensor:
+def _fake_quantize(weight: Tensor, observed: Any) -> Tensor:
     scale, zero, low, high = observed.scale, observed.zero_point, observed.quant_min, observed.quant_max
     if scale.numel() > 1:
         axis = observed.ch_axis
@@ -224,7 +225,8 @@ def sample_inputs(module: nn.Module, x: Tensor, output: Tensor, max_samples: int
         stride, reach = convolution.stride[axis], convolution.dilation[axis] * (convolution.kernel_size[axis] - 1) + 1
         windows.append(slice(cut.start * stride, (cut.stop - 1) * stride + reach))
     strides = tuple(stride * cut.step for stride, cut in zip(convolution.stride, grid[1:], strict=True))
-    return SampledInputs(x[(slice(None), slice(None), *windows)].clone(), strides)
+    window = (slice(None), slice(None), *windows)
+    return SampledInputs(x[window].clone(), strides)
 
 
 def outputs_from_inputs(module: nn.Module, inputs: SampledInputs) -> Tensor:
@@ -245,7 +247,7 @@ def as_samples(module: nn.Module, rows: Tensor, biased: bool = True) -> Tensor:
     """Rows ``(n, channels)`` as ``(groups, n, k)`` in float32 or better, the bias taken off (its gradient too)."""
     rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
     if biased and module.bias is not None:
-        rows = rows - module.bias.to(rows.dtype)  # type: ignore[union-attr, operator]
+        rows = rows - cast(Tensor, module.bias).to(rows.dtype)
     groups = getattr(module, "groups", 1)
     return rows.reshape(rows.shape[0], groups, rows.shape[1] // groups).transpose(0, 1)
 

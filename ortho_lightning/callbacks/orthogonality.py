@@ -59,7 +59,7 @@ class OrthogonalityCallback(Callback):
         penalty: the last total penalty before weight, a detached scalar tensor, or None before the first.
 
     Raises:
-        ValueError: for an argument outside its range, naming it; at the start of ``fit`` for a selection without layers.
+        ValueError: for an argument outside its range, naming it; from ``fit`` for a selection without layers.
 
     Example::
 
@@ -120,12 +120,12 @@ class OrthogonalityCallback(Callback):
         if self.sync not in ("local", "global"):
             raise ConfigurationError(f"sync={self.sync!r}: must be 'local' or 'global'")
         regularizer = self.regularizer
-        if self.sync == "global" and regularizer is not None and regularizer.observes == "outputs":
-            if not regularizer.has_statistics:
-                raise ConfigurationError(
-                    f"sync='global': {regularizer!r} has no statistics that add up over processes; use sync='local'"
-                    " (for LSH: or normalize=None)"
-                )
+        on_outputs = regularizer is not None and regularizer.observes == "outputs"
+        if self.sync == "global" and regularizer is not None and on_outputs and not regularizer.has_statistics:
+            raise ConfigurationError(
+                f"sync='global': {regularizer!r} has no statistics that add up over processes; use sync='local'"
+                " (for LSH: or normalize=None)"
+            )
         if not self.name or "/" in self.name:
             raise ConfigurationError(f"name={self.name!r}: must be a word without '/'")
         for option in ("layers", "exclude"):
@@ -290,7 +290,7 @@ class OrthogonalityCallback(Callback):
     def _joined_penalties(self, runs: dict[str, list[Tensor]], module: Any) -> dict[str, list[Tensor]]:
         assert self.regularizer is not None
         statistics = {name: [self.regularizer.statistics(values) for values in run] for name, run in runs.items()}
-        shapes = {}
+        shapes: dict[str, tuple[int, ...]] = {}
         for name, layer in self._layers.items():
             groups, k = kernels.filter_counts(layer)
             shapes[name] = (groups, k, k)

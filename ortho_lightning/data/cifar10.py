@@ -72,7 +72,8 @@ class CIFAR10DataModule(TensorDataModule):
         super().__init__(batch_size, eval_batch_size, seed, augment)
         if val_images < 1 or (train_images is not None and train_images < 1) or pad < 0:
             raise ConfigurationError(
-                f"val_images={val_images}, train_images={train_images}, pad={pad}: counts must be 1 or more, pad 0 or more"
+                f"val_images={val_images}, train_images={train_images}, pad={pad}: "
+                "counts must be 1 or more, pad 0 or more"
             )
         self.root = Path(root).expanduser()
         self.download = download
@@ -94,7 +95,8 @@ class CIFAR10DataModule(TensorDataModule):
         kept = len(x) - self.val_images
         if kept < (self.train_images or 1):
             raise ConfigurationError(
-                f"val_images={self.val_images}, train_images={self.train_images}: {self.root} has {len(x)} training images"
+                f"val_images={self.val_images}, train_images={self.train_images}: "
+                f"{self.root} has {len(x)} training images"
             )
         order = torch.randperm(len(x), generator=torch.Generator().manual_seed(self.split_seed))
         val, train = order[: self.val_images], order[self.val_images :][: self.train_images]
@@ -156,8 +158,8 @@ def load_cifar10(root: Path, cache_dir: Path, download: bool) -> dict[str, Split
 
 
 _HOW_TO_PROVIDE = (
-    "Give data.root=PATH as a folder with torchvision's cifar-10-batches-py, a tree {train,test}/<class>/*.jpg or *.png,"
-    " or a .tar or .tar.xz of such a tree; or let it be downloaded with data.download=true."
+    "Give data.root=PATH as a folder with torchvision's cifar-10-batches-py, a tree {train,test}/<class>/*.jpg or"
+    " *.png, or a .tar or .tar.xz of such a tree; or let it be downloaded with data.download=true."
 )
 
 

@@ -23,7 +23,9 @@ def conf_dir() -> str:
     for folder in (package / "conf", package.parent / "conf"):
         if (folder / "train.yaml").is_file():
             return str(folder)
-    raise FileNotFoundError(f"No configuration in {package / 'conf'} or {package.parent / 'conf'}: reinstall the package")
+    raise FileNotFoundError(
+        f"No configuration in {package / 'conf'} or {package.parent / 'conf'}: reinstall the package"
+    )
 
 
 def plain_errors(task: Callable[[DictConfig], T]) -> Callable[[DictConfig], T]:

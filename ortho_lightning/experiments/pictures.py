@@ -50,7 +50,7 @@ def null_density(degrees: np.ndarray, d: int) -> np.ndarray:
 
 
 def save_angle_picture(path: Path, before: AngleSnapshot, after: AngleSnapshot) -> None:
-    """Histograms of each layer's angles before and after training, with the density of random directions behind them."""
+    """Histograms of each layer's angles before and after training, and the density of random directions."""
     names = [name for name in after.angles if after.angles[name].pairs > 0]
     if not names:
         return

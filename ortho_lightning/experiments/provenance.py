@@ -13,7 +13,15 @@ from omegaconf import DictConfig, OmegaConf
 
 from ortho_lightning.data.files import whole_file
 
-_PACKAGES = ("ortho-lightning", "torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core", "tensorboard")
+_PACKAGES = (
+    "ortho-lightning",
+    "torch",
+    "torchvision",
+    "pytorch-lightning",
+    "torchmetrics",
+    "hydra-core",
+    "tensorboard",
+)
 
 
 def save_provenance(config: DictConfig, folder: Path) -> None:
@@ -32,7 +40,9 @@ def git_commit() -> str | None:
         )
         if Path(top.stdout.strip()) != here.parent.parent:
             return None  # installed into some other project's checkout
-        commit = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        commit = subprocess.run(
+            ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+        )
         status = subprocess.run(
             ["git", "-C", str(here), "status", "--porcelain"], capture_output=True, text=True, check=True
         )

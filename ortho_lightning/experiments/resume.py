@@ -35,14 +35,16 @@ def find_checkpoint(config: DictConfig) -> str | None:
     if own.is_file():
         return str(own)
     wanted = _identity(OmegaConf.to_container(config, resolve=True))
-    candidates = sorted(here.parent.glob("*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime, reverse=True)
+    candidates = sorted(
+        here.parent.glob("*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime, reverse=True
+    )
     for candidate in candidates:
         saved = candidate.parent.parent / "config.yaml"
         if saved.is_file() and _identity(OmegaConf.to_container(OmegaConf.load(saved))) == wanted:
             return str(candidate)
     raise ConfigurationError(
-        f"ckpt_path=last: {len(candidates)} of the runs in {here.parent} have a checkpoint, none with this configuration; "
-        "repeat the overrides of the run to resume, or give the path of its checkpoint"
+        f"ckpt_path=last: {len(candidates)} of the runs in {here.parent} have a checkpoint, none with this configuration:"
+        " repeat the overrides of the run to resume, or give the path of its checkpoint"
     )
 
 

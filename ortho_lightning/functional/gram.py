@@ -59,4 +59,3 @@ def check_gram_arguments(off_diagonal: bool, norm: str) -> None:
         raise ValueError(f"norm={norm!r}: must be 'fro' or 'spectral'")
     if off_diagonal and norm == "spectral":
         raise ValueError("norm='spectral' with off_diagonal=True is not defined: use norm='fro'")
-

@@ -146,8 +146,8 @@ def lsh_penalty_floor(
     r"""What :func:`lsh_penalty` reads on average for exactly orthogonal filters under isotropic inputs.
 
     n samples estimate a similarity with variance 1/n, so the penalty does not read 0 but
-    :math:`(2\lambda_1 + \lambda_2) k(k-1)/n` as a sum and :math:`2\lambda_1/(n k (k-1)) + \lambda_2/n` as a mean (of one
-    group). Exact for hard signs, close for gamma |z| >> 1, too low where many outputs are near 0.
+    :math:`(2\lambda_1 + \lambda_2) k(k-1)/n` as a sum and :math:`2\lambda_1/(n k (k-1)) + \lambda_2/n` as a mean (of
+    one group). Exact for hard signs, close for gamma |z| >> 1, too low where many outputs are near 0.
 
     Args:
         n: number of samples; the floor is infinite at 0.

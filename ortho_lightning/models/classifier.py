@@ -47,7 +47,7 @@ class Classifier(LightningModule):
         if not 0 <= label_smoothing < 1:
             raise ConfigurationError(f"label_smoothing={label_smoothing}: must be at least 0 and below 1")
         layout = torch.channels_last if channels_last else torch.contiguous_format
-        self.net = net.to(memory_format=layout)  # type: ignore[call-overload]
+        self.net = net.to(memory_format=layout)
         self.layout = layout
         self.make_optimizer = optimizer
         self.schedule = schedule
@@ -85,7 +85,7 @@ class Classifier(LightningModule):
     def configure_optimizers(self) -> Any:
         decayed = [p for p in self.net.parameters() if self.decay_norms or p.dim() > 1]
         others = [p for p in self.net.parameters() if not (self.decay_norms or p.dim() > 1)]
-        groups = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
+        groups: list[dict[str, Any]] = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
         optimizer = self.make_optimizer([group for group in groups if group["params"]])
         if self.schedule == "constant":
             return optimizer

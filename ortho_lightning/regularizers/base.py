@@ -32,7 +32,7 @@ class Regularizer(ABC):
 
     @abstractmethod
     def penalty(self, values: Tensor, *, seed: int = 0) -> Tensor:
-        """A differentiable scalar. ``seed`` differs between layers and steps, for penalties that draw random numbers."""
+        """A differentiable scalar. ``seed`` differs between layers and steps, for penalties that draw numbers."""
 
     def floor(self, values: Tensor) -> float | None:
         """What the penalty reads for orthogonal filters, given these values; None if that is not known."""

@@ -56,7 +56,9 @@ class LSH(Regularizer):
         if normalize not in (None, "rms"):
             raise ConfigurationError(f"normalize={normalize!r}: must be None or 'rms'")
         if max_samples is not None and max_samples < 2:
-            raise ConfigurationError(f"max_samples={max_samples}: one row tells no angle; give 2 or more, or None for all")
+            raise ConfigurationError(
+                f"max_samples={max_samples}: one row tells no angle; give 2 or more, or None for all"
+            )
         if detach_inputs and probe != "inputs":
             raise ConfigurationError(f"detach_inputs=True: probe={probe!r} never reaches the inputs; leave it False")
         self.lambda1 = lambda1
