@@ -6,7 +6,7 @@ and ``as_samples`` after it give the outputs without bias, ``(groups, n, k)``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, TypeAlias, cast
@@ -70,11 +70,9 @@ def _named_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 def _matcher(layers: Layers, default: bool) -> Callable[[str, nn.Module], bool]:
     if layers is None:
         return lambda name, module: default
-    if isinstance(layers, str):
-        layers = [layers]
     if callable(layers):
         return layers
-    patterns = list(layers)
+    patterns = [layers] if isinstance(layers, str) else list(layers) if isinstance(layers, Iterable) else []
     if not patterns or not all(isinstance(pattern, str) for pattern in patterns):
         raise ConfigurationError(
             f"layers={layers!r}: give a name pattern, a non-empty list of patterns, a predicate (name, module) -> bool,"

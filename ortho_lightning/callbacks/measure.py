@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
 
 from ortho_lightning import functional as OF
 from ortho_lightning import kernels
@@ -77,6 +78,6 @@ def angle_scalars(layers: Mapping[str, nn.Module], measured: Mapping[str, OF.Ang
 
 @torch.no_grad()
 def _kernel(module: nn.Module) -> Tensor | None:
-    if isinstance(getattr(module, "weight", None), nn.UninitializedParameter):
-        return None  # a lazy layer before its first batch
+    if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():
+        return None
     return kernels.filters(module)

@@ -147,8 +147,6 @@ class OrthogonalityCallback(Callback):
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         self._restore(pl_module)
-        if trainer.global_step == 0:
-            self._step = 0  # a second Trainer with the same callback begins anew
         outputs = self.regularizer is not None and self.regularizer.observes == "outputs"
         self._layers = kernels.select_layers(pl_module, self.layers, self.exclude, outputs=outputs)
         self.penalty = None
@@ -161,6 +159,8 @@ class OrthogonalityCallback(Callback):
             intercept.attach(pl_module, self)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.global_step == 0:  # known here, after the loops are restored, not before
+            self._step = 0  # a second Trainer with the same callback begins anew
         self._total_steps = math.inf
         if self.schedule is not None and self.regularizer is not None:
             self._total_steps = trainer.estimated_stepping_batches

@@ -90,7 +90,7 @@ def null_std(d: int) -> float:
 
 
 def welch_floor(k: int, d: int) -> float:
-    r"""Smallest rms cosine that k vectors of R^d can have: :math:`\sqrt{(k-d)/(d(k-1))}`, 0 when k <= d (Welch 1974)."""
+    r"""Smallest rms cosine of k vectors in R^d: :math:`\sqrt{(k-d)/(d(k-1))}`, 0 when k <= d (Welch 1974)."""
     return math.sqrt((k - d) / (d * (k - 1))) if k > d else 0.0
 
 

@@ -1,0 +1,368 @@
+"""What the callback leaves behind, keeps and refuses."""
+
+import copy
+import io
+import math
+import pickle
+import warnings
+
+import pytest
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+from torch import nn
+
+from ortho_lightning import OrthogonalityCallback
+from ortho_lightning.data.batches import TensorBatches
+from ortho_lightning.errors import ConfigurationError, LayerSelectionError
+from ortho_lightning.regularizers import LSH, Gram
+from tests.callbacks.helpers import PACKAGES, boring, images, make_trainer, twin, vision_module
+
+BoringModel = boring().BoringModel  # at module level, so that it can be pickled
+
+
+def assert_untouched(module):
+    assert "training_step" not in module.__dict__
+    assert "manual_backward" not in module.__dict__
+    assert all(not part._forward_hooks for part in module.modules())
+
+
+class Interrupt(Exception):
+    pass
+
+
+class Failing(BoringModel):
+    where = "training_step"
+
+    def training_step(self, batch, batch_idx):
+        if self.where == "training_step":
+            raise Interrupt
+        return super().training_step(batch, batch_idx)
+
+    def on_after_backward(self):
+        if self.where == "on_after_backward":
+            raise Interrupt
+
+    def validation_step(self, batch, batch_idx):
+        if self.where == "validation_step":
+            raise Interrupt
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_after_fit_the_module_is_as_it_was(package):
+    module = vision_module(package)
+    attributes = set(module.__dict__)
+    make_trainer(OrthogonalityCallback(), package, max_steps=2).fit(module, images(8))
+    assert_untouched(module)
+    assert set(module.__dict__) - attributes <= {"_current_fx_name", "_hparams"}  # Lightning's own
+    copy.deepcopy(module)
+
+
+def test_after_fit_it_pickles_compiles_and_exports():
+    model = BoringModel()
+    make_trainer(OrthogonalityCallback()).fit(model)
+    model.trainer = None
+    again = pickle.loads(pickle.dumps(model))
+    x = torch.randn(2, 32)
+    assert torch.equal(again(x), model(x))
+    assert torch.equal(copy.deepcopy(model)(x), model(x))
+    torch.testing.assert_close(torch.export.export(model.layer, (x,)).module()(x), model(x))
+
+
+@pytest.mark.parametrize("where", ["training_step", "on_after_backward", "validation_step"])
+def test_an_exception_anywhere_restores_the_module(where):
+    model = Failing()
+    model.where = where
+    with pytest.raises(Interrupt):
+        make_trainer(OrthogonalityCallback(), max_steps=4, limit_val_batches=1).fit(model)
+    assert_untouched(model)
+
+
+def test_keyboard_interrupt_restores_the_module():
+    class Interrupted(BoringModel):
+        def training_step(self, batch, batch_idx):
+            raise KeyboardInterrupt
+
+    model = Interrupted()
+    with pytest.raises(SystemExit):
+        make_trainer(OrthogonalityCallback()).fit(model)
+    assert_untouched(model)
+
+
+def test_an_instance_attribute_comes_back():
+    model = BoringModel()
+    original = model.training_step
+    calls = []
+
+    def own_step(batch, batch_idx):
+        calls.append(batch_idx)
+        return original(batch, batch_idx)
+
+    model.training_step = own_step
+    make_trainer(OrthogonalityCallback()).fit(model)
+    assert model.__dict__["training_step"] is own_step
+    assert calls == [0]
+
+
+def test_fit_twice_and_two_trainers_register_once():
+    callback = OrthogonalityCallback(LSH(max_samples=None), weight=0.5)
+    model = BoringModel()
+    data = torch.utils.data.DataLoader(boring().RandomDataset(32, 16), batch_size=16)
+    trainer = make_trainer(callback, max_steps=-1, max_epochs=1)
+    trainer.fit(model, data)
+    trainer.fit_loop.max_epochs = 2
+    trainer.fit(model, data)
+    assert callback.state_dict() == {"step": 2}
+    second = twin(BoringModel())
+    make_trainer(callback, max_steps=1).fit(second, data)
+    assert callback.state_dict() == {"step": 1}
+    assert_untouched(model)
+    assert_untouched(second)
+
+
+def test_several_callbacks_add_up_and_leave_in_any_order():
+    model = vision_module()
+    model.net[5].p = 0.0
+    reference = twin(model)
+    first = OrthogonalityCallback(Gram(), layers="net.0", weight=1.0, name="first")
+    second = OrthogonalityCallback(Gram(), layers="net.6", weight=0.1, name="second")
+    trainer = make_trainer([first, second])
+    trainer.fit(model, images())
+    plain = twin(reference)
+    make_trainer().fit(plain, images())
+    w0, w6 = reference.net[0].weight, reference.net[6].weight
+    gradient = torch.autograd.grad(4 * ((w0.flatten(1) @ w0.flatten(1).T - torch.eye(6)) ** 2).sum() / 4, w0)[0]
+    torch.testing.assert_close(model.gradients[0] - plain.gradients[0], gradient, rtol=1e-4, atol=1e-5)
+    gradient = 0.1 * torch.autograd.grad(((w6 @ w6.T - torch.eye(5)) ** 2).sum(), w6)[0]
+    names = [name for name, _ in reference.named_parameters()]
+    at = names.index("net.6.weight")
+    torch.testing.assert_close(model.gradients[at] - plain.gradients[at], gradient, rtol=1e-4, atol=1e-5)
+    assert first.state_key != second.state_key
+    assert_untouched(model)
+
+
+def test_equal_names_are_refused_by_lightning():
+    with pytest.raises(RuntimeError, match="state_key|not unique"):
+        make_trainer([OrthogonalityCallback(), OrthogonalityCallback()])
+
+
+def test_copies_made_while_training_take_their_own_step_along():
+    copies = []
+
+    class Teaching(BoringModel):
+        def on_train_start(self):
+            copies.append(copy.deepcopy(self))
+
+    model = Teaching()
+    make_trainer(OrthogonalityCallback()).fit(model)
+    (teacher,) = copies
+    assert teacher.training_step.__self__ is teacher
+    assert all(not part._forward_hooks for part in teacher.modules())
+
+
+def test_validation_inside_training_adds_nothing():
+    class Shared(BoringModel):
+        def __init__(self):
+            super().__init__()
+            self.returned = []
+
+        def validation_step(self, batch, batch_idx):
+            with torch.enable_grad():
+                output = self.training_step(batch, batch_idx)
+            self.returned.append(torch.equal(output["loss"], self.loss(self.layer(batch))))
+
+    model = Shared()
+    make_trainer(OrthogonalityCallback(), max_steps=3, limit_val_batches=2, num_sanity_val_steps=1).fit(model)
+    assert model.returned
+    assert all(model.returned)
+
+
+def test_validate_test_and_predict_alone_do_nothing():
+    callback = OrthogonalityCallback()
+    trainer = make_trainer(callback, limit_val_batches=1, limit_test_batches=1, limit_predict_batches=1)
+    model = BoringModel()
+    trainer.validate(model, verbose=False)
+    trainer.test(model, verbose=False)
+    trainer.predict(model)
+    assert callback.penalty is None
+    assert_untouched(model)
+
+
+def test_no_batches_at_all():
+    callback = OrthogonalityCallback()
+    make_trainer(callback, limit_train_batches=0).fit(BoringModel())
+    assert callback.penalty is None
+
+
+def test_fast_dev_run_and_overfit_batches():
+    for options in ({"fast_dev_run": True}, {"overfit_batches": 1, "max_steps": 2}):
+        callback = OrthogonalityCallback()
+        make_trainer(callback, **options).fit(BoringModel())
+        assert callback.penalty is not None
+
+
+def test_layers_made_in_configure_model_are_found():
+    class Late(BoringModel):
+        def __init__(self):
+            super().__init__()
+            self.late = None
+
+        def configure_model(self):
+            if self.late is None:
+                self.late = nn.Linear(2, 3)
+
+        def training_step(self, batch, batch_idx):
+            return self.late(self.layer(batch)).square().mean()
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    callback = OrthogonalityCallback()
+    make_trainer(callback).fit(Late())
+    assert [layer["name"] for layer in callback.angle_report()] == ["layer", "late"]
+
+
+def test_lazy_modules_are_measured_once_they_have_weights():
+    class Lazy(BoringModel):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.LazyLinear(4)
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    callback = OrthogonalityCallback()
+    model = Lazy()
+    assert callback.angle_report(model) == []
+    make_trainer(callback, max_steps=2).fit(model)
+    assert callback.angle_report()[0]["d"] == 32
+
+
+def test_state_is_saved_and_restored(tmp_path):
+    callback = OrthogonalityCallback()
+    trainer = make_trainer(callback, max_steps=3, enable_checkpointing=False)
+    trainer.fit(BoringModel())
+    trainer.save_checkpoint(tmp_path / "c.ckpt")
+    resumed = OrthogonalityCallback()
+    make_trainer(resumed, max_steps=5).fit(BoringModel(), ckpt_path=tmp_path / "c.ckpt")
+    assert resumed.state_dict() == {"step": 5}
+
+
+@pytest.mark.parametrize("stop", [3, 5, 10, 12])
+def test_resumed_training_is_bit_identical(stop, tmp_path):
+    """With the schedule, the lazy interval and the sampled rows in play, inside an epoch of 10 steps and at its end."""
+
+    def build():
+        model = vision_module()
+        model.net[5].p = 0.0
+        callback = OrthogonalityCallback(
+            LSH(max_samples=16), weight=0.05, every_n_steps=2, schedule=lambda step, total: (step + 1) / 10
+        )
+        return model, callback
+
+    x = torch.randn(40, 3, 8, 8)
+
+    def data():
+        return TensorBatches(x, torch.zeros(40), batch_size=4, shuffle=True)
+
+    whole, callback = build()
+    saving = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=stop, save_top_k=-1)
+    make_trainer([callback, saving], max_steps=13, enable_checkpointing=True).fit(whole, data())
+    rest, callback = build()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*dataloader is not resumable.*")
+        make_trainer(callback, max_steps=13).fit(rest, data(), ckpt_path=tmp_path / f"step={stop}.ckpt")
+    assert callback.state_dict() == {"step": 13}
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, rest.state_dict()[name]), name
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weight": -1.0}, r"weight=-1\.0"),
+        ({"weight": math.nan}, "weight=nan"),
+        ({"weight": math.inf}, "weight=inf"),
+        ({"regularizer": "lsh"}, "regularizer='lsh'"),
+        ({"regularizer": LSH}, "instance of a Regularizer"),
+        ({"schedule": 0.5}, r"schedule=0\.5"),
+        ({"every_n_steps": 0}, "every_n_steps=0"),
+        ({"log_every_n_steps": 0}, "log_every_n_steps=0"),
+        ({"log_histograms_every_n_epochs": -1}, "log_histograms_every_n_epochs=-1"),
+        ({"sync": "all"}, "sync='all'"),
+        ({"sync": "global", "regularizer": LSH(normalize="rms")}, "sync='global'"),
+        ({"name": "a/b"}, "name='a/b'"),
+        ({"layers": []}, r"layers=\[\]"),
+    ],
+)
+def test_bad_arguments_are_named_before_training(options, message):
+    with pytest.raises(ConfigurationError, match=message):
+        OrthogonalityCallback(**options)
+
+
+def test_bad_selections_are_refused_before_the_first_batch():
+    class Counting(BoringModel):
+        batches = 0
+
+        def training_step(self, batch, batch_idx):
+            Counting.batches += 1
+
+    with pytest.raises(LayerSelectionError, match="'encoder' selects no layer.*layer"):
+        make_trainer(OrthogonalityCallback(layers="encoder")).fit(Counting())
+
+    class Bare(Counting):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Identity()
+            self.scale = nn.Parameter(torch.ones(1))
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    with pytest.raises(LayerSelectionError, match="no layer with two or more filters"):
+        make_trainer(OrthogonalityCallback()).fit(Bare())
+    assert Counting.batches == 0
+
+
+def test_a_bad_schedule_is_refused_before_the_first_batch():
+    for factor in (-1.0, math.nan):
+        callback = OrthogonalityCallback(schedule=lambda step, total, factor=factor: factor)
+        with pytest.raises(ConfigurationError, match=f"gave {factor}"):
+            make_trainer(callback).fit(BoringModel())
+
+
+def test_outputs_that_are_not_floating_point_are_refused_by_name():
+    class Whole(nn.Linear):
+        def forward(self, x):
+            return super().forward(x).round().long()
+
+    class Odd(BoringModel):
+        def __init__(self):
+            super().__init__()
+            self.odd = Whole(32, 4)
+
+        def training_step(self, batch, batch_idx):
+            self.odd(batch)
+            return super().training_step(batch, batch_idx)
+
+    with pytest.raises(ConfigurationError, match=r"'odd'.*torch\.int64.*exclude='odd'"):
+        make_trainer(OrthogonalityCallback()).fit(Odd())
+
+
+def test_angle_report_before_fit_needs_a_module():
+    callback = OrthogonalityCallback(None)
+    with pytest.raises(ConfigurationError, match=r"angle_report\(module\)"):
+        callback.angle_report()
+    (report,) = callback.angle_report(BoringModel())
+    assert set(report) >= {
+        "name", "groups", "k", "d", "mean", "std", "min", "max", "rms_cos", "null_std", "spread_ratio", "welch_floor",
+    }  # fmt: skip
+    assert (report["name"], report["groups"], report["k"], report["d"]) == ("layer", 1, 2, 32)
+
+
+def test_checkpoint_with_the_callback_loads_without_it(tmp_path):
+    trainer = make_trainer(OrthogonalityCallback())
+    trainer.fit(BoringModel())
+    trainer.save_checkpoint(tmp_path / "c.ckpt")
+    stored = torch.load(io.BytesIO((tmp_path / "c.ckpt").read_bytes()), weights_only=True)
+    assert any("OrthogonalityCallback" in key for key in stored["callbacks"])
+    BoringModel.load_from_checkpoint(tmp_path / "c.ckpt")

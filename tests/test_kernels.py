@@ -1,0 +1,247 @@
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from ortho_lightning import kernels
+from ortho_lightning.errors import ConfigurationError, LayerSelectionError, UnsupportedLayerError
+
+CONVOLUTIONS = [
+    (nn.Conv1d(6, 8, 3, padding=1, bias=True), (2, 6, 9)),
+    (nn.Conv1d(6, 8, 3, stride=2, groups=2), (2, 6, 9)),
+    (nn.Conv2d(4, 6, 3, padding=1, dilation=2), (3, 4, 8, 7)),
+    (nn.Conv2d(4, 6, (3, 2), stride=(2, 1), padding="valid", groups=2), (3, 4, 8, 7)),
+    (nn.Conv2d(4, 6, 3, padding="same", padding_mode="circular"), (3, 4, 8, 7)),
+    (nn.Conv2d(4, 6, 3, padding=2, padding_mode="reflect", bias=False), (3, 4, 8, 7)),
+    (nn.Conv3d(2, 4, 2, padding=1), (2, 2, 4, 5, 3)),
+]
+LINEAR = [(nn.Linear(5, 4), (7, 5)), (nn.Linear(5, 4, bias=False), (2, 3, 5)), (nn.Linear(5, 4), (5,))]
+
+
+def patches_by_hand(layer, x):
+    """The inputs of every output position as the filters see them, groups apart: (groups, n, d), n in output order."""
+    if isinstance(layer, nn.Linear):
+        return x.reshape(1, -1, x.shape[-1])
+    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+    x = F.pad(x, layer._reversed_padding_repeated_twice, mode=mode)
+    spatial = x.shape[2:]
+    reach = [d * (k - 1) + 1 for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
+    starts = [range(0, s - r + 1, t) for s, r, t in zip(spatial, reach, layer.stride, strict=True)]
+    rows = []
+    for image in x:
+        for corner in itertools.product(*starts):
+            cut = tuple(slice(c, c + r, d) for c, r, d in zip(corner, reach, layer.dilation, strict=True))
+            rows.append(image[(slice(None), *cut)].reshape(layer.groups, -1))
+    return torch.stack(rows, 1)
+
+
+@pytest.mark.parametrize(("layer", "shape"), CONVOLUTIONS + LINEAR)
+def test_samples_are_inputs_times_filters(layer, shape):
+    layer = layer.double()
+    x = torch.randn(shape, dtype=torch.float64)
+    expected = patches_by_hand(layer, x) @ kernels.filters(layer).mT
+    samples = kernels.as_samples(layer, kernels.sample_outputs(layer, layer(x), None, seed=0))
+    torch.testing.assert_close(samples, expected)
+
+
+@pytest.mark.parametrize(("layer", "shape"), CONVOLUTIONS + LINEAR)
+@pytest.mark.parametrize("max_samples", [None, 1, 5, 12])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_outputs_found_again_from_detached_inputs(layer, shape, max_samples, seed):
+    layer = layer.double()
+    x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    output = layer(x)
+    expected = kernels.as_samples(layer, kernels.sample_outputs(layer, output, max_samples, seed))
+    rows = kernels.outputs_from_inputs(layer, kernels.sample_inputs(layer, x, output, max_samples, seed))
+    found = kernels.as_samples(layer, rows, biased=False)
+    torch.testing.assert_close(found, expected)
+    found.square().sum().backward()
+    assert x.grad is None
+    layer.zero_grad()
+
+
+def test_unbatched_image():
+    layer = nn.Conv2d(3, 4, 3).double()
+    x = torch.randn(3, 6, 6, dtype=torch.float64)
+    output = layer(x)
+    expected = kernels.sample_outputs(layer, output, 4, seed=3) - layer.bias
+    rows = kernels.outputs_from_inputs(layer, kernels.sample_inputs(layer, x, output, 4, seed=3))
+    torch.testing.assert_close(rows, expected)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=4), st.integers(1, 40), st.integers(0, 2**30))
+def test_sample_is_no_larger_than_asked_and_of_constant_size(sizes, max_samples, seed):
+    output = torch.randn(*sizes, 2)
+    layer = nn.Linear(1, 2)
+    rows = kernels.sample_outputs(layer, output, max_samples, seed)
+    assert 1 <= len(rows) <= max_samples
+    assert rows.shape == kernels.sample_outputs(layer, output, max_samples, seed + 1).shape
+
+
+@pytest.mark.parametrize("shape", [(8, 2, 32, 32), (8, 2, 7, 5), (100, 2, 4, 4)])
+def test_every_position_is_visited_over_the_steps(shape):
+    output = torch.arange(shape[0] * shape[2] * shape[3]).view(shape[0], 1, *shape[2:]).expand(shape).float()
+    layer = nn.Conv2d(1, 2, 1)
+    visited = torch.zeros(output[:, 0].numel())
+    for step in range(4000):
+        rows = kernels.sample_outputs(layer, output, 32, kernels.mix(step, 0))[:, 0].long()
+        assert rows.unique().numel() == rows.numel()
+        visited[rows] += 1
+    assert (visited > 0).all()
+    # no position is left to chance: columns and rows are visited alike, not one of them alone
+    per_column = visited.view(shape[0], *shape[2:]).sum((0, 1))
+    assert per_column.max() < 3 * per_column.min()
+
+
+def test_sample_survives_an_in_place_successor():
+    layer = nn.Conv2d(2, 3, 1)
+    output = layer(torch.randn(2, 2, 4, 4))
+    rows = kernels.sample_outputs(layer, output, None, 0)
+    before = rows.detach().clone()
+    output.relu_()
+    assert torch.equal(rows, before)
+
+
+def test_bias_gets_no_gradient_from_samples():
+    layer = nn.Linear(3, 4).double()
+    output = layer(torch.randn(6, 3, dtype=torch.float64))
+    kernels.as_samples(layer, kernels.sample_outputs(layer, output, None, 0)).pow(3).sum().backward()
+    torch.testing.assert_close(layer.bias.grad, torch.zeros(4, dtype=torch.float64), rtol=0, atol=1e-12)
+    assert layer.weight.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_samples_of_reduced_precision_are_float32(dtype):
+    layer = nn.Linear(3, 4).to(dtype)
+    rows = kernels.sample_outputs(layer, torch.randn(6, 4).to(dtype), None, 0)
+    assert kernels.as_samples(layer, rows).dtype == torch.float32
+
+
+def test_parametrized_weights_are_effective_and_reading_them_changes_nothing():
+    layer = nn.utils.parametrizations.spectral_norm(nn.Linear(6, 4))
+    before = {name: value.clone() for name, value in layer.state_dict().items()}
+    weight = kernels.filters(layer)[0]
+    torch.testing.assert_close(weight, layer.eval().weight)
+    assert all(torch.equal(before[name], value) for name, value in layer.state_dict().items())
+    layer = nn.utils.parametrizations.weight_norm(nn.Linear(6, 4))
+    layer.parametrizations.weight.original0.data.fill_(2.0)
+    torch.testing.assert_close(kernels.filters(layer)[0].norm(dim=1), torch.full((4,), 2.0))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_older_weight_norm_is_effective():
+    layer = nn.utils.weight_norm(nn.Linear(6, 4))
+    layer.weight_g.data.fill_(3.0)
+    layer(torch.randn(2, 6))
+    torch.testing.assert_close(kernels.filters(layer)[0].norm(dim=1), torch.full((4,), 3.0))
+    assert kernels.trains(layer)
+
+
+def test_trains_follows_the_weight_at_this_moment():
+    layer = nn.Linear(3, 4)
+    assert kernels.trains(layer)
+    layer.weight.requires_grad_(False)
+    assert not kernels.trains(layer)
+
+    class LowRank(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Parameter(torch.randn(4, 1))
+            self.b = nn.Parameter(torch.randn(1, 3))
+
+        def forward(self, weight):
+            return weight + self.a @ self.b
+
+    adapted = nn.Linear(3, 4)
+    nn.utils.parametrize.register_parametrization(adapted, "weight", LowRank())
+    adapted.parametrizations.weight.original.requires_grad_(False)
+    assert kernels.trains(adapted)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_quantization_aware_and_quantized_weights():
+    qat = pytest.importorskip("torch.ao.nn.qat")
+    quantization = pytest.importorskip("torch.ao.quantization")
+    layer = qat.Linear(6, 4, qconfig=quantization.get_default_qat_qconfig("x86")).train()
+    layer(torch.randn(3, 6))
+    before = {name: value.clone() for name, value in layer.state_dict().items()}
+    weight = kernels.filters(layer)[0]
+    assert all(torch.equal(before[name], value) for name, value in layer.state_dict().items())
+    layer.weight_fake_quant.disable_observer()
+    torch.testing.assert_close(weight, layer.weight_fake_quant(layer.weight))
+    assert not torch.equal(weight, layer.weight)
+    quantized = torch.ao.nn.quantized.dynamic.Linear(6, 4)
+    assert kernels.filters(quantized).shape == (1, 4, 6)
+    assert kernels.filters(quantized).dtype == torch.float32
+
+
+def test_transposed_convolution_filters_collect_what_leads_to_a_channel():
+    layer = nn.ConvTranspose2d(4, 6, 2, groups=2)
+    found = kernels.filters(layer)
+    assert found.shape == (2, 3, 8)
+    # channel 1 of group 1 reads input channels 2 and 3
+    assert torch.equal(found[1, 1], layer.weight[2:4, 1].flatten())
+
+
+# ---------------------------------------------------------------------------------------------------------- selection
+
+
+def make_model():
+    model = nn.Module()
+    model.conv1 = nn.Conv2d(3, 8, 3)
+    model.layer1 = nn.Sequential(nn.Conv2d(8, 8, 3, groups=8), nn.BatchNorm2d(8), nn.Conv2d(8, 8, 1))
+    model.up = nn.ConvTranspose2d(8, 4, 2)
+    model.attention = nn.MultiheadAttention(8, 2)
+    model.score = nn.Linear(8, 1)
+    model.head = nn.Linear(8, 10)
+    return model
+
+
+def test_default_is_every_layer_with_two_filters_a_group():
+    assert list(kernels.select_layers(make_model())) == ["conv1", "layer1.2", "attention.out_proj", "head"]
+
+
+def test_patterns_lists_predicates_and_exclusion():
+    model = make_model()
+    assert list(kernels.select_layers(model, "*conv*")) == ["conv1"]
+    assert list(kernels.select_layers(model, ["conv1", "he?d"])) == ["conv1", "head"]
+    assert list(kernels.select_layers(model, lambda n, m: isinstance(m, nn.Linear) and n == "head")) == ["head"]
+    assert list(kernels.select_layers(model, None, exclude=["attention*", "conv1"])) == ["layer1.2", "head"]
+    assert list(kernels.select_layers(model, "layer1.*", exclude="layer1.0")) == ["layer1.2"]
+
+
+def test_a_pattern_without_a_layer_lists_the_layers_and_suggests():
+    with pytest.raises(LayerSelectionError, match=r"'stem\*' selects no layer.*conv1, layer1\.2, .*head"):
+        kernels.select_layers(make_model(), "stem*")
+    outer = nn.Module()
+    outer.net = make_model()
+    with pytest.raises(LayerSelectionError, match=r"did you mean '\*\.layer1\.\*'"):
+        kernels.select_layers(outer, "layer1.*")
+    with pytest.raises(LayerSelectionError, match="no layer with two or more filters"):
+        kernels.select_layers(nn.ReLU())
+
+
+def test_what_cannot_be_compared_is_refused_by_name():
+    model = make_model()
+    with pytest.raises(UnsupportedLayerError, match=r"'layer1\.0'.*1 filter in each of 8 groups.*exclude='layer1\.0'"):
+        kernels.select_layers(model, "layer1.*")
+    with pytest.raises(UnsupportedLayerError, match=r"'score'.*1 filter"):
+        kernels.select_layers(model, "score")
+    with pytest.raises(UnsupportedLayerError, match=r"'attention'.*MultiheadAttention"):
+        kernels.select_layers(model, "attention")
+    with pytest.raises(UnsupportedLayerError, match="'up'.*ConvTranspose2d.*weight-based"):
+        kernels.select_layers(model, "up", outputs=True)
+    assert list(kernels.select_layers(model, "up")) == ["up"]
+    for bad in ([], [3], 7):
+        with pytest.raises(ConfigurationError, match="layers="):
+            kernels.select_layers(model, bad)
+
+
+def test_lazy_layers_are_selected_by_what_they_will_be():
+    model = nn.Sequential(nn.LazyConv2d(4, 3), nn.LazyLinear(1))
+    assert list(kernels.select_layers(model)) == ["0"]

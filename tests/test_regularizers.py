@@ -1,0 +1,98 @@
+import math
+
+import pytest
+import torch
+
+from ortho_lightning import functional as OF
+from ortho_lightning.regularizers import LSH, Gram
+
+
+def kernel(*shape):
+    return torch.randn(*shape, dtype=torch.float64)
+
+
+def test_lsh_on_inputs_is_the_functional_penalty():
+    outputs = kernel(2, 30, 4)
+    settings = {"lambda1": 3.0, "lambda2": 2.0, "gamma": 4.0, "reduction": "sum"}
+    assert LSH(**settings).observes == "outputs"
+    torch.testing.assert_close(LSH(**settings).penalty(outputs), OF.lsh_penalty(outputs, **settings))
+    normalized = LSH(normalize="rms").penalty(outputs)
+    torch.testing.assert_close(normalized, OF.lsh_penalty(OF.rms_normalize(outputs)))
+
+
+def test_exact_is_the_limit_of_many_gaussian_directions():
+    filters = kernel(1, 5, 8)
+    exact = LSH(probe="exact").penalty(filters)
+    sharp = LSH(probe="gaussian", gamma=1000.0, max_samples=200_000).penalty(filters, seed=1)
+    assert sharp.item() == pytest.approx(exact.item(), rel=0.02)
+
+
+def test_gaussian_directions_depend_on_the_seed_alone_and_leave_the_global_state():
+    filters, regularizer = kernel(1, 5, 8), LSH(probe="gaussian")
+    assert regularizer.observes == "kernel"
+    before = torch.get_rng_state()
+    first = regularizer.penalty(filters, seed=3)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(regularizer.penalty(filters, seed=3), first)
+    assert not torch.equal(regularizer.penalty(filters, seed=4), first)
+
+
+@pytest.mark.parametrize("probe", ["gaussian", "exact"])
+def test_probes_have_correct_gradients(probe):
+    regularizer = LSH(probe=probe, gamma=1.0, max_samples=20)
+    assert torch.autograd.gradcheck(lambda w: regularizer.penalty(w, seed=5), kernel(2, 3, 5).requires_grad_())
+
+
+@pytest.mark.parametrize("probe", ["gaussian", "exact"])
+def test_probes_reach_near_zero_for_orthogonal_filters(probe):
+    regularizer = LSH(probe=probe, max_samples=4096)
+    orthogonal = torch.eye(4, 6, dtype=torch.float64).unsqueeze(0)
+    assert regularizer.penalty(orthogonal).item() <= 3 * regularizer.floor(orthogonal) + 1e-12
+
+
+def test_floors():
+    assert LSH().floor(torch.empty(2, 50, 6)) == OF.lsh_penalty_floor(50, 6)
+    assert LSH(reduction="sum").floor(torch.empty(2, 50, 6)) == 2 * OF.lsh_penalty_floor(50, 6, reduction="sum")
+    assert LSH(probe="gaussian", max_samples=64).floor(torch.empty(1, 6, 9)) == OF.lsh_penalty_floor(64, 6)
+    assert LSH(probe="exact").floor(torch.empty(1, 6, 9)) == 0.0
+    assert Gram().floor(torch.empty(1, 6, 9)) == 0.0
+    assert Gram().floor(torch.empty(2, 9, 6)) == 6.0
+    assert Gram(off_diagonal=True).floor(torch.empty(1, 9, 6)) is None
+
+
+def test_gram_is_the_functional_penalty():
+    filters = kernel(2, 4, 6)
+    torch.testing.assert_close(Gram().penalty(filters), OF.gram_penalty(filters))
+    torch.testing.assert_close(Gram(norm="spectral").penalty(filters), OF.gram_penalty(filters, norm="spectral"))
+
+
+def test_statistics_give_the_penalty_of_the_joined_rows():
+    outputs = kernel(2, 40, 5)
+    regularizer = LSH(lambda1=7.0)
+    joined = sum(regularizer.statistics(part) for part in outputs.split(20, dim=1))
+    torch.testing.assert_close(regularizer.penalty_from_statistics(joined), regularizer.penalty(outputs))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"gamma": 0}, "gamma=0"),
+        ({"gamma": None}, "gamma=None"),
+        ({"gamma": math.inf}, "gamma=inf"),
+        ({"lambda1": math.nan}, "lambda1=nan"),
+        ({"lambda2": -0.5}, r"lambda2=-0\.5"),
+        ({"reduction": "max"}, "reduction='max'"),
+        ({"probe": "noise"}, "probe='noise'"),
+        ({"normalize": True}, "normalize=True"),
+        ({"max_samples": 1}, "max_samples=1"),
+        ({"probe": "exact", "detach_inputs": True}, "detach_inputs=True"),
+    ],
+)
+def test_bad_settings_are_named(settings, message):
+    with pytest.raises(ValueError, match=message):
+        LSH(**settings)
+
+
+def test_settings_show():
+    assert "gamma=2.0" in repr(LSH(gamma=2.0))
+    assert repr(Gram(norm="spectral")) == "Gram(off_diagonal=False, norm='spectral')"
