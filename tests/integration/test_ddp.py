@@ -1,0 +1,62 @@
+"""Two processes on this machine against one process with the joined batch."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from ortho_lightning import functional as OF
+from tests.integration import ddp_script
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(tmp_path, sync, branching):
+    target = tmp_path / "gradients"
+    command = [sys.executable, "-m", "tests.integration.ddp_script", str(target), sync, branching]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [torch.load(f"{target}.{rank}") for rank in (0, 1)]
+
+
+def test_global_statistics_equal_one_process_with_the_joined_batch(tmp_path):
+    ranks = run(tmp_path, "global", "plain")
+    alone, callback = ddp_script.fit("local", False, devices=1)
+    for found in ranks:
+        torch.testing.assert_close(found.pop("penalty"), callback.penalty, rtol=1e-10, atol=0)
+        assert set(found) == set(alone.found)
+        for name, expected in alone.found.items():
+            torch.testing.assert_close(found[name], expected, rtol=1e-9, atol=1e-12, msg=name)
+
+
+def test_local_statistics_are_the_average_of_each_process_alone(tmp_path):
+    ranks = run(tmp_path, "local", "plain")
+    reference = ddp_script.Net(False)
+    rows = next(iter(ddp_script.data()))
+    gradients = []
+    for rank in (0, 1):
+        x = rows[rank::2]
+        z = reference.conv(x)
+        h = torch.relu(z).flatten(1)
+        side, head = reference.side(h[:, :16]), reference.head(h)
+        grouped = (z - reference.conv.bias[:, None, None]).movedim(1, -1).flatten(0, -2).unflatten(1, (2, 2))
+        penalty = (
+            OF.lsh_penalty(grouped.transpose(0, 1))
+            + OF.lsh_penalty(side - reference.side.bias)
+            + OF.lsh_penalty(head - reference.head.bias)
+        )
+        torch.testing.assert_close(ranks[rank]["penalty"], penalty.detach(), rtol=1e-10, atol=0)
+        loss = head.square().mean() + side.square().mean() + 0.5 * penalty
+        gradients.append(torch.autograd.grad(loss, [reference.conv.weight])[0])
+    for found in ranks:
+        torch.testing.assert_close(found["conv.weight"], sum(gradients) / 2, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("sync", ["local", "global"])
+def test_a_layer_that_ran_on_one_process_only_does_not_hang(tmp_path, sync):
+    first, second = run(tmp_path, sync, "branching")
+    torch.testing.assert_close(first["side.weight"], second["side.weight"])
+    if sync == "global":
+        torch.testing.assert_close(first["penalty"], second["penalty"])
