@@ -89,3 +89,7 @@ def main(config: DictConfig) -> None:
     accuracy = results["test_accuracy"]
     shown = "not tested" if accuracy is None else f"test accuracy {100 * accuracy:.2f}%"
     print(f"{shown}; everything else in {config.run_dir}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+# Two commands on a machine with Python, pip and make:
+#   make demo   install into .venv, train the embedded experiment without penalty, with gram and with lsh, print a table
+#   make test   the same installation, then the whole test suite
+# Both can be repeated; what is installed already stays.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: help install demo test test-slow check format clean
+
+help:
+	@sed -n '1,4p' Makefile
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml
+	@echo "Installing ortho-lightning and what it needs into $(VENV) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[test,dev]"
+	@touch $@
+
+demo: install
+	@echo "Comparing no penalty, gram and lsh on procedural point clouds (a few minutes) ..."
+	@$(BIN)/python scripts/compare.py experiment=shapes
+
+test: install
+	@echo "Running the test suite ..."
+	@$(BIN)/python -m pytest
+
+test-slow: install
+	@echo "Running the tests that take minutes ..."
+	@$(BIN)/python -m pytest -m slow
+
+check: install
+	@echo "Checking format, lint and types ..."
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+format: install
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
