@@ -234,7 +234,7 @@ def test_what_cannot_be_compared_is_refused_by_name():
         kernels.select_layers(model, "score")
     with pytest.raises(UnsupportedLayerError, match=r"'attention'.*MultiheadAttention"):
         kernels.select_layers(model, "attention")
-    with pytest.raises(UnsupportedLayerError, match="'up'.*ConvTranspose2d.*weight-based"):
+    with pytest.raises(UnsupportedLayerError, match=r"'up'.*ConvTranspose2d.*weight-based"):
         kernels.select_layers(model, "up", outputs=True)
     assert list(kernels.select_layers(model, "up")) == ["up"]
     for bad in ([], [3], 7):

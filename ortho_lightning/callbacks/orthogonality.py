@@ -261,9 +261,9 @@ class OrthogonalityCallback(Callback):
         if penalty is None:
             return loss
         self.penalty = penalty.detach()
+        self._collapse.update(self.penalty)
         if weight == 0:
             return loss
-        self._collapse.update(self.penalty)
         return loss + weight * self.every_n_steps * penalty
 
     def _penalty(self, module: Any, device: torch.device) -> Tensor | None:
@@ -338,16 +338,18 @@ class OrthogonalityCallback(Callback):
             self._diagnostics["penalty_floor"] = sum(known)
 
     def _log_scalars(self, trainer: Any) -> None:
-        scalars = measure.angle_scalars(self._layers, measure.layer_angles(self._layers, measure.WIDEST_LOGGED))
+        measured = measure.layer_angles(self._layers, measure.WIDEST_LOGGED)
+        scalars = measure.angle_scalars(self._layers, measured)
         if self.penalty is not None:
             scalars["penalty"] = self.penalty.item()
             scalars["weight"] = self._current_weight()
             scalars.update({f"penalty/{name}": value.item() for name, value in self._layer_penalties.items()})
             scalars.update(self._diagnostics)
         loggers.log_scalars(trainer, {f"{self.name}/{key}": value for key, value in scalars.items()})
-        message = self._collapse.check()
-        if message is not None:
-            self._report("collapse", message.format(weight=self.weight))
+        if measured:
+            message = self._collapse.check(sum(found.rms_cos for found in measured.values()) / len(measured))
+            if message is not None and self.weight > 0:
+                self._report("collapse", message.format(weight=self.weight))
 
     def _log_histograms(self, trainer: Any) -> None:
         if self.log_histograms_every_n_epochs is None:

@@ -218,10 +218,10 @@ class ShapesDataModule(TensorDataModule):
 
     def __init__(
         self,
-        train_clouds: int = 4096,
+        train_clouds: int = 2048,
         val_clouds: int = 512,
-        test_clouds: int = 1536,
-        points: int = 256,
+        test_clouds: int = 1024,
+        points: int = 128,
         jitter: float = 0.02,
         missing: float = 0.3,
         tilt: float = 30.0,
@@ -233,9 +233,11 @@ class ShapesDataModule(TensorDataModule):
     ) -> None:
         super().__init__(batch_size, eval_batch_size, seed, augment)
         self.counts = {"train": train_clouds, "val": val_clouds, "test": test_clouds}
-        for name, value in {**self.counts, "points": points}.items():
-            if value < 1:
-                raise ConfigurationError(f"{name}={value}: must be 1 or more")
+        for split, count in self.counts.items():
+            if count < 1:
+                raise ConfigurationError(f"{split}_clouds={count}: must be 1 or more")
+        if points < 1:
+            raise ConfigurationError(f"points={points}: must be 1 or more")
         if jitter < 0 or not 0 <= missing < 1 or not 0 <= tilt <= 180:
             raise ConfigurationError(
                 f"jitter={jitter}, missing={missing}, tilt={tilt}: jitter must be 0 or more, missing in [0, 1), "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -82,7 +83,11 @@ def _run_one(arm: str, seed: int, overrides: Sequence[str], folder: Path) -> dic
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "output.log"
     with log.open("w") as output:
-        status = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=False).returncode
+        # with the whole stack trace the last line of the log is the error itself
+        environment = {**os.environ, "HYDRA_FULL_ERROR": "1"}
+        status = subprocess.run(
+            command, stdout=output, stderr=subprocess.STDOUT, check=False, env=environment
+        ).returncode
     run: dict[str, Any] = {"regularizer": arm, "seed": seed, "failure": None}
     if status != 0:
         last = [line for line in log.read_text().splitlines() if line.strip()]

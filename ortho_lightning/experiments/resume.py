@@ -43,7 +43,7 @@ def find_checkpoint(config: DictConfig) -> str | None:
         if saved.is_file() and _identity(OmegaConf.to_container(OmegaConf.load(saved))) == wanted:
             return str(candidate)
     raise ConfigurationError(
-        f"ckpt_path=last: {len(candidates)} of the runs in {here.parent} have a checkpoint, none with this configuration:"
+        f"ckpt_path=last: {len(candidates)} of the runs in {here.parent} have a checkpoint, none this configuration:"
         " repeat the overrides of the run to resume, or give the path of its checkpoint"
     )
 
@@ -51,7 +51,5 @@ def find_checkpoint(config: DictConfig) -> str | None:
 def _identity(config: Any) -> dict[str, Any]:
     kept = {key: value for key, value in config.items() if key not in _MAY_DIFFER | {"logger"}}
     kept["trainer"] = {key: value for key, value in config["trainer"].items() if key not in _TRAINER_MAY_DIFFER}
-    checkpoint = config.get("callbacks", {}).get("checkpoint")
-    if checkpoint:
-        kept["callbacks"] = {**config["callbacks"], "checkpoint": {**checkpoint, "dirpath": None}}
+    kept["callbacks"] = {name: {**part, "dirpath": None} for name, part in config["callbacks"].items()}
     return kept

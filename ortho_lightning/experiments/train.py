@@ -14,14 +14,18 @@ from omegaconf import DictConfig
 from pytorch_lightning import Callback, Trainer, seed_everything
 
 from ortho_lightning import OrthogonalityCallback
+from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.experiments.cli import conf_dir, plain_errors
 from ortho_lightning.experiments.pictures import AngleSnapshot, save_angle_picture
 from ortho_lightning.experiments.provenance import save_provenance, write_json
 from ortho_lightning.experiments.resume import find_checkpoint
+from ortho_lightning.kernels import mix
 
 
 def run(config: DictConfig) -> dict[str, Any]:
     """Train and test as ``config`` says; write everything under ``config.run_dir`` and return ``results.json``."""
+    if config.seed < 0:
+        raise ConfigurationError(f"seed={config.seed}: must be 0 or more")
     seed_everything(config.seed, workers=True, verbose=False)
     folder = Path(config.run_dir)
     checkpoint = find_checkpoint(config)
@@ -30,7 +34,9 @@ def run(config: DictConfig) -> dict[str, Any]:
     callbacks = [instantiate(part) for part in config.callbacks.values()]
     loggers = [instantiate(part) for part in config.logger.values()]
     clock = StepClock()
-    trainer: Trainer = instantiate(config.trainer, callbacks=[*callbacks, clock], logger=loggers or False)
+    trainer: Trainer = instantiate(
+        config.trainer, callbacks=[*callbacks, SeededSteps(config.seed), clock], logger=loggers or False
+    )
     ortho = next((callback for callback in callbacks if isinstance(callback, OrthogonalityCallback)), None)
     if trainer.is_global_zero:
         save_provenance(config, folder)
@@ -53,6 +59,19 @@ def run(config: DictConfig) -> dict[str, Any]:
         write_json(folder / "results.json", results)
         save_angle_picture(folder / "angles.png", before, AngleSnapshot.of(ortho, model))
     return results
+
+
+class SeededSteps(Callback):
+    """Makes what a step draws (dropout, say) a function of seed, epoch, batch and process.
+
+    Lightning's checkpoints hold no random state; with this a resumed training needs none, on any number of processes.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        torch.manual_seed(mix(self.seed, trainer.current_epoch, batch_idx, trainer.global_rank))
 
 
 class StepClock(Callback):

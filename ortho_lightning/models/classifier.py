@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -89,13 +91,25 @@ class Classifier(LightningModule):
         optimizer = self.make_optimizer([group for group in groups if group["params"]])
         if self.schedule == "constant":
             return optimizer
-        steps = int(self.trainer.estimated_stepping_batches)
-        scheduler: torch.optim.lr_scheduler.LRScheduler
-        if self.schedule == "onecycle":
-            rates = [group["lr"] for group in optimizer.param_groups]
-            scheduler = torch.optim.lr_scheduler.OneCycleLR(
-                optimizer, rates, total_steps=max(steps, 2), pct_start=self.warmup, cycle_momentum=False
-            )
-        else:
-            scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=max(steps, 1))
+        shape = partial(one_cycle, warmup=self.warmup) if self.schedule == "onecycle" else cosine
+
+        # A function of the step and of this Trainer's total, so that a training resumed with more epochs goes on:
+        # OneCycleLR restores the old total from the checkpoint and refuses to go beyond it. The total is asked for
+        # no sooner than needed: asked for here, it would set up the loader before its place in the epoch is restored.
+        def factor(step: int) -> float:
+            return shape(0.0 if step == 0 else min(step / self.trainer.estimated_stepping_batches, 1.0))
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def cosine(progress: float) -> float:
+    """Half a cosine from 1 at progress 0 to 0 at progress 1."""
+    return (1 + math.cos(math.pi * progress)) / 2
+
+
+def one_cycle(progress: float, warmup: float, start: float = 1 / 25, end: float = 4e-6) -> float:
+    """The one-cycle policy (Smith and Topin 2018): from ``start`` up to 1 during ``warmup``, then down to ``end``."""
+    if progress < warmup:
+        return 1 + (start - 1) * cosine(progress / warmup)
+    return end + (1 - end) * cosine((progress - warmup) / (1 - warmup))

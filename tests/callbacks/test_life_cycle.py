@@ -26,7 +26,7 @@ def assert_untouched(module):
     assert all(not part._forward_hooks for part in module.modules())
 
 
-class Interrupt(Exception):
+class InterruptError(Exception):
     pass
 
 
@@ -35,16 +35,16 @@ class Failing(BoringModel):
 
     def training_step(self, batch, batch_idx):
         if self.where == "training_step":
-            raise Interrupt
+            raise InterruptError
         return super().training_step(batch, batch_idx)
 
     def on_after_backward(self):
         if self.where == "on_after_backward":
-            raise Interrupt
+            raise InterruptError
 
     def validation_step(self, batch, batch_idx):
         if self.where == "validation_step":
-            raise Interrupt
+            raise InterruptError
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -72,7 +72,7 @@ def test_after_fit_it_pickles_compiles_and_exports():
 def test_an_exception_anywhere_restores_the_module(where):
     model = Failing()
     model.where = where
-    with pytest.raises(Interrupt):
+    with pytest.raises(InterruptError):
         make_trainer(OrthogonalityCallback(), max_steps=4, limit_val_batches=1).fit(model)
     assert_untouched(model)
 
@@ -141,7 +141,7 @@ def test_several_callbacks_add_up_and_leave_in_any_order():
 
 
 def test_equal_names_are_refused_by_lightning():
-    with pytest.raises(RuntimeError, match="state_key|not unique"):
+    with pytest.raises(RuntimeError, match=r"state_key|not unique"):
         make_trainer([OrthogonalityCallback(), OrthogonalityCallback()])
 
 
@@ -306,7 +306,7 @@ def test_bad_selections_are_refused_before_the_first_batch():
         def training_step(self, batch, batch_idx):
             Counting.batches += 1
 
-    with pytest.raises(LayerSelectionError, match="'encoder' selects no layer.*layer"):
+    with pytest.raises(LayerSelectionError, match=r"'encoder' selects no layer.*layer"):
         make_trainer(OrthogonalityCallback(layers="encoder")).fit(Counting())
 
     class Bare(Counting):
@@ -326,7 +326,7 @@ def test_bad_selections_are_refused_before_the_first_batch():
 def test_a_bad_schedule_is_refused_before_the_first_batch():
     for factor in (-1.0, math.nan):
         callback = OrthogonalityCallback(schedule=lambda step, total, factor=factor: factor)
-        with pytest.raises(ConfigurationError, match=f"gave {factor}"):
+        with pytest.raises(ConfigurationError, match=rf"gave {factor}"):
             make_trainer(callback).fit(BoringModel())
 
 

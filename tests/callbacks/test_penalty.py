@@ -16,7 +16,7 @@ ALL_ROWS = LSH(max_samples=None)
 
 def reference_penalties(module, x, penalty=OF.lsh_penalty):
     """LSH penalties of the three layers of ``vision_module`` from an explicit forward, and the task loss."""
-    conv1, relu, conv2, norm, flatten, dropout, linear = module.net
+    conv1, _, conv2, norm, flatten, dropout, linear = module.net
     z1 = F.conv2d(x, conv1.weight, None, padding=1)
     h1 = F.relu(z1 + conv1.bias[:, None, None]) if conv1.bias is not None else F.relu(z1)
     z2 = F.conv2d(h1, conv2.weight, None, groups=2)

@@ -1,0 +1,151 @@
+"""scripts/train.py from a shell: what it writes, refuses and resumes."""
+
+import json
+
+import pytest
+import torch
+import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tests.integration.commands import TINY, run_script
+
+
+def runs(folder):
+    return sorted(path.parent for path in folder.rglob("results.json"))
+
+
+def test_a_run_writes_logs_results_configuration_and_a_picture(tmp_path):
+    done = run_script("train", *TINY, "regularizer=lsh", "seed=3", cwd=tmp_path)
+    (folder,) = runs(tmp_path)
+    assert folder.parent == tmp_path / "outputs" / "shapes" / "lsh-seed3"
+    assert str(folder.name) in done.stdout
+    results = json.loads((folder / "results.json").read_text())
+    assert 0 <= results["test_accuracy"] <= 1
+    assert results["penalty"] > 0
+    assert results["step_ms"] > 0
+    assert results["steps"] == 16
+    assert "net.local.0" not in [layer["name"] for layer in results["layers"]]
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    assert config["callbacks"]["orthogonality"]["weight"] == config["regularizer"]["weight"] > 0
+    assert config["data"]["seed"] == 3
+    versions = json.loads((folder / "versions.json").read_text())
+    assert versions["torch"] == torch.__version__ or versions["torch"]
+    assert "git" in versions
+    assert (folder / "angles.png").read_bytes().startswith(b"\x89PNG")
+    tags = EventAccumulator(str(folder)).Reload().Tags()
+    assert {"ortho/penalty", "ortho/angle_std", "val/accuracy"} <= set(tags["scalars"])
+    assert "ortho/angles/net.head" in tags["histograms"]
+    weights = [event.value for event in EventAccumulator(str(folder)).Reload().Scalars("ortho/weight")]
+    assert weights[0] == 0.0
+    assert weights[-1] == pytest.approx(config["regularizer"]["weight"])
+
+
+def test_multirun_over_arms_and_seeds(tmp_path):
+    options = [text for text in TINY if "max_epochs" not in text]
+    run_script(
+        "train", "-m", *options, "trainer.max_epochs=1", "regularizer=none,gram", "seed=0,1", "logger=csv", cwd=tmp_path
+    )
+    arms = {str(path.parent.relative_to(tmp_path / "outputs" / "shapes")) for path in runs(tmp_path)}
+    assert arms == {"none-seed0", "none-seed1", "gram-seed0", "gram-seed1"}
+    assert not list(tmp_path.rglob("events.out*"))
+
+
+def test_the_same_seed_gives_the_same_numbers_also_across_a_resume(tmp_path):
+    whole = tmp_path / "whole"
+    parts = tmp_path / "parts"
+    whole.mkdir(), parts.mkdir()
+    options = [text for text in TINY if "max_epochs" not in text]
+    run_script("train", *options, "trainer.max_epochs=4", "regularizer=lsh", cwd=whole)
+    (reference,) = runs(whole)
+    # stopped by an error at step 12: what is left is the checkpoint of step 11, inside an epoch of 8 steps
+    run_script(
+        "train",
+        *options,
+        "trainer.max_epochs=4",
+        "regularizer=lsh",
+        "callbacks.last.every_n_train_steps=11",
+        "hydra.run.dir=outputs/first",
+        "+callbacks.stop._target_=tests.integration.stopping.StopAfter",
+        "+callbacks.stop.steps=12",
+        cwd=parts,
+        expect=1,
+    )
+    assert not runs(parts)
+    checkpoint = parts / "outputs" / "first" / "checkpoints" / "last.ckpt"
+    assert torch.load(checkpoint, weights_only=False)["global_step"] == 11
+    run_script("train", *options, "trainer.max_epochs=4", "regularizer=lsh", f"ckpt_path={checkpoint}", cwd=parts)
+    (resumed,) = runs(parts)
+    first, second = (torch.load(r / "checkpoints" / "last.ckpt", weights_only=False) for r in (reference, resumed))
+    assert first["global_step"] == second["global_step"] == 32
+    for name, value in first["state_dict"].items():
+        if "train_accuracy" not in name:
+            assert torch.equal(value, second["state_dict"][name]), name
+    kept = ("test_accuracy", "val_accuracy", "penalty", "layers")
+    results = [json.loads((folder / "results.json").read_text()) for folder in (reference, resumed)]
+    assert {key: results[0][key] for key in kept} == {key: results[1][key] for key in kept}
+
+
+def test_last_finds_the_newest_run_of_the_same_configuration(tmp_path):
+    options = [text for text in TINY if "max_epochs" not in text]
+    run_script("train", *options, "trainer.max_epochs=1", "regularizer=gram", cwd=tmp_path)
+    run_script("train", *options, "trainer.max_epochs=2", "regularizer=gram", "ckpt_path=last", cwd=tmp_path)
+    results = [json.loads((folder / "results.json").read_text()) for folder in runs(tmp_path)]
+    assert [result["steps"] for result in results] == [8, 16]
+    done = run_script(
+        "train", *options, "regularizer=gram", "model.net.width=6", "ckpt_path=last", cwd=tmp_path, expect=2
+    )
+    assert "ckpt_path=last: 2 of the runs" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("regularizer=lhs", "Could not find 'regularizer/lhs'"),
+        ("regularizer.penalty.gama=3", "Key 'gama' is not in struct"),
+        ("regularizer.penalty.gamma=0", "gamma=0"),
+        ("regularizer.weight=-1", "weight=-1"),
+        ("callbacks.orthogonality.layers=stem", "selects no layer"),
+        ("data.points=0", "points=0"),
+        ("ckpt_path=nowhere.ckpt", "there is no such file"),
+        ("experiment=cifar10 data.root=nowhere", "nowhere does not exist"),
+    ],
+)
+def test_a_wrong_override_gives_a_message_and_no_stack_trace(tmp_path, override, message):
+    arguments = [text for text in TINY if "experiment=cifar10" not in override]
+    done = run_script("train", *arguments, "regularizer=lsh", *override.split(), cwd=tmp_path, expect=None)
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_every_constructor_argument_stands_in_the_configuration():
+    import inspect
+
+    from hydra import compose, initialize_config_dir
+    from hydra.utils import get_method
+    from omegaconf import DictConfig, OmegaConf
+
+    from ortho_lightning.experiments.cli import conf_dir
+
+    own = set()
+
+    def check(node):
+        if isinstance(node, DictConfig):
+            target = node.get("_target_")
+            if target is not None and target.startswith("ortho_lightning."):
+                own.add(target)
+                missing = set(inspect.signature(get_method(target)).parameters) - set(node)
+                assert not missing, f"{target}: {missing}"
+            for key in node:
+                check(node[key])
+
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        for overrides in (
+            ["experiment=shapes", "regularizer=lsh"],
+            ["experiment=cifar10", "regularizer=gram"],
+            ["experiment=cifar10", "model=resnet18", "regularizer=lsh_exact"],
+        ):
+            config = compose("train", [*overrides, "run_dir=x"])
+            check(OmegaConf.create(OmegaConf.to_container(config, resolve=True)))
+    assert len(own) >= 9
