@@ -196,6 +196,8 @@ class OrthogonalityCallback(Callback):
         self._stepped = True
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
+        if self._recorder is not None:
+            self._recorder.settle()
         if not self._stepped:
             return
         self._stepped = False

@@ -35,6 +35,7 @@ class LayerRecorder:
         self.seen: set[str] = set()
         """Names of the layers that ran in a training step, whether the run counted or not."""
         self.open = False
+        self._ran_without_gradient: set[str] = set()
         self._seed = 0
         self._runs: dict[str, list[Any]] = {}
         self._handles: list[RemovableHandle] = []
@@ -46,21 +47,27 @@ class LayerRecorder:
     def record(self, seed: int) -> Iterator[None]:
         """Record the runs inside the context. ``seed`` decides which rows are sampled."""
         self._runs.clear()
+        self._ran_without_gradient.clear()
         self._seed = seed
-        if not self._persistent:
-            self._install()
+        self._install()
         self.open = True
         try:
             yield
         finally:
             self.open = False
-            if not self._persistent:
-                self._remove()
+            # hooks stay for the backward only where it may show reentrant checkpointing
+            if not self._ran_without_gradient:
+                self.settle()
 
     def take(self) -> dict[str, list[Tensor]]:
         """The runs since the last call: by layer, for each run its outputs ``(groups, n, k)`` or its filters."""
         runs, self._runs = self._runs, {}
         return {name: self._values(self.layers[name], kept) for name, kept in runs.items()}
+
+    def settle(self) -> None:
+        """The step and its backward are over: remove the hooks, unless they are persistent."""
+        if not self._persistent:
+            self._remove()
 
     @property
     def pending(self) -> bool:
@@ -81,6 +88,8 @@ class LayerRecorder:
         return mix(self._seed, *name.encode())
 
     def _install(self) -> None:
+        if self._handles:
+            return
         for name, module in self.layers.items():
             self._handles.append(module.register_forward_hook(self._hook(name), with_kwargs=True))
 
@@ -91,11 +100,19 @@ class LayerRecorder:
 
     def _hook(self, name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-            if not self.open or _in_backward():
+            if _in_backward():
+                if name in self._ran_without_gradient and torch.is_grad_enabled():
+                    raise UnsupportedLayerError(name, _REENTRANT)
+                return
+            if not self.open:
                 return
             self.seen.add(name)
-            if torch.is_grad_enabled() and kernels.trains(module):
+            if not kernels.trains(module):
+                return
+            if torch.is_grad_enabled():
                 self._runs.setdefault(name, []).append(self._keep(name, module, args, kwargs, output))
+            else:
+                self._ran_without_gradient.add(name)
 
         return hook
 
@@ -121,6 +138,12 @@ class LayerRecorder:
         if isinstance(run, SampledInputs):
             return kernels.as_samples(module, kernels.outputs_from_inputs(module, run), biased=False)
         return kernels.as_samples(module, run)
+
+
+_REENTRANT = (
+    "it runs under reentrant activation checkpointing, whose first pass has no gradients to add a penalty to; "
+    "checkpoint with use_reentrant=False"
+)
 
 
 def _in_backward() -> bool:

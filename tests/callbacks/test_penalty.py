@@ -7,6 +7,7 @@ from torch import nn
 
 from ortho_lightning import OrthogonalityCallback
 from ortho_lightning import functional as OF
+from ortho_lightning.errors import UnsupportedLayerError
 from ortho_lightning.regularizers import LSH, Gram, Regularizer
 from ortho_lightning.schedules import LinearWarmup
 from tests.callbacks.helpers import PACKAGES, boring, images, make_trainer, twin, vision_module
@@ -329,8 +330,7 @@ def test_user_regularizer_that_sees_outputs():
     assert callback.penalty > 0
 
 
-@pytest.mark.parametrize("use_reentrant", [False])
-def test_recomputation_by_checkpointing_is_not_a_second_run(use_reentrant):
+def test_recomputation_by_checkpointing_is_not_a_second_run():
     from torch.utils.checkpoint import checkpoint
 
     def run(checkpointed):
@@ -339,7 +339,7 @@ def test_recomputation_by_checkpointing_is_not_a_second_run(use_reentrant):
         if checkpointed:
             net = module.net
             module.loss = lambda batch: (
-                net[6](checkpoint(net[:6], batch[0].requires_grad_(), use_reentrant=use_reentrant)).square().mean()
+                net[6](checkpoint(net[:6], batch[0].requires_grad_(), use_reentrant=False)).square().mean()
             )
         data = images()
         data.dataset.tensors = (data.dataset.tensors[0].double(),)
@@ -351,6 +351,27 @@ def test_recomputation_by_checkpointing_is_not_a_second_run(use_reentrant):
     assert torch.equal(penalty, again)
     for left, right in zip(expected, found, strict=True):
         torch.testing.assert_close(left, right, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("manual", [False, True])
+def test_reentrant_checkpointing_is_refused_by_name(manual):
+    from torch.utils.checkpoint import checkpoint
+
+    class Reentrant(boring().BoringModel):
+        def __init__(self):
+            super().__init__()
+            self.automatic_optimization = not manual
+
+        def training_step(self, batch, batch_idx):
+            loss = checkpoint(self.layer, batch.requires_grad_(), use_reentrant=True).square().mean()
+            if manual:
+                self.manual_backward(loss)
+            return loss
+
+    model = Reentrant()
+    with pytest.raises(UnsupportedLayerError, match=r"'layer'.*use_reentrant=False"):
+        make_trainer(OrthogonalityCallback(), max_steps=-1, max_epochs=1).fit(model)
+    assert not model.layer._forward_hooks
 
 
 def test_manual_optimization_with_checkpointing_counts_each_run_once():
