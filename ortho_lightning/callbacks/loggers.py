@@ -16,7 +16,8 @@ def log_step(trainer: Any) -> int:
 
 def log_scalars(trainer: Any, metrics: dict[str, float]) -> None:
     """Give scalars to every logger, and to ``callback_metrics`` for EarlyStopping and ModelCheckpoint."""
-    trainer.callback_metrics.update({name: torch.tensor(value) for name, value in metrics.items()})
+    device = trainer.strategy.root_device
+    trainer.callback_metrics.update({name: torch.tensor(value, device=device) for name, value in metrics.items()})
     for logger in trainer.loggers:
         logger.log_metrics(metrics, step=log_step(trainer))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -31,6 +32,7 @@ class LayerRecorder:
 
     def __init__(self, layers: dict[str, nn.Module], regularizer: Regularizer, persistent: bool) -> None:
         self.layers = layers
+        self._numbers = {name: zlib.crc32(name.encode()) for name in layers}  # the same in every process
         self.regularizer = regularizer
         self.seen: set[str] = set()
         """Names of the layers that ran in a training step, whether the run counted or not."""
@@ -85,7 +87,7 @@ class LayerRecorder:
 
     def layer_seed(self, name: str) -> int:
         """The seed of this step for one layer."""
-        return mix(self._seed, *name.encode())
+        return mix(self._seed, self._numbers[name])
 
     def _install(self) -> None:
         if self._handles:

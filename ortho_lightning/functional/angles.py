@@ -134,7 +134,7 @@ def angle_statistics(kernel: Tensor, bins: int = 90) -> AngleStatistics:
     k = kernel.shape[-2]
     directions = unit(kernel, dim=-1).reshape(-1, k, kernel.shape[-1])
     rows = max(1, _BLOCK_ELEMENTS // max(k, 1))
-    counts = torch.zeros(bins, dtype=torch.float64, device=kernel.device)
+    counts = torch.zeros(bins, dtype=torch.int64, device=kernel.device)
     # pairs are counted exactly; the sums are taken about 90 degrees, where the angles are, so that nothing cancels
     sums = torch.zeros(3, dtype=torch.float64, device=kernel.device)
     extremes = torch.tensor([math.inf, -math.inf], dtype=kernel.dtype, device=kernel.device)
@@ -153,8 +153,9 @@ def angle_statistics(kernel: Tensor, bins: int = 90) -> AngleStatistics:
                 deviations = torch.rad2deg_(cosines.arccos_()).sub_(90.0)
                 sums[0] += deviations.sum(dtype=torch.float64)
                 sums[1] += deviations.square().sum(dtype=torch.float64)
-                # histc counts in float32, exact below 2^24: a block has at most 2^22 elements
-                counts += torch.histc(deviations, bins=bins, min=-90.0, max=90.0)
+                # not histc, which has no deterministic form on a GPU
+                places = deviations.add_(90.0).mul_(bins / 180.0).long().clamp_(0, bins - 1)
+                counts += torch.bincount(places, minlength=bins)
     return _finish(directions.shape[0] * k * (k - 1) // 2, sums, extremes, counts)
 
 

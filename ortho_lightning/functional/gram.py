@@ -45,7 +45,9 @@ def gram_penalty(kernel: Tensor, off_diagonal: bool = False, norm: Literal["fro"
     if norm == "spectral":
         return (torch.linalg.eigvalsh(gram) - 1).square().amax(-1).sum()
     if k <= d:
-        distance = _precision.off_diagonal(gram) if off_diagonal else gram - torch.eye(k).to(gram)
+        distance = (
+            _precision.off_diagonal(gram) if off_diagonal else gram - torch.eye(k, dtype=gram.dtype, device=gram.device)
+        )
         return distance.square().sum()
     # |W^T W|_F = |W W^T|_F; nothing cancels, since the result is at least k - d
     lengths = kernel.square().sum(-1)
