@@ -10,12 +10,12 @@ class ConfigurationError(ValueError):
 
 
 class LayerSelectionError(ConfigurationError):
-    """A selection that means no layer of the model."""
+    """A selection that means no layer of the model; ``selection`` names the option and its value."""
 
-    def __init__(self, selection: object, available: Iterable[str], suggestion: str | None = None) -> None:
+    def __init__(self, selection: str, available: Iterable[str], suggestion: str | None = None) -> None:
         names = list(available)
         shown = ", ".join(names[:40]) + (f", ... ({len(names)} in all)" if len(names) > 40 else "")
-        message = f"layers={selection!r} selects no layer."
+        message = f"{selection} selects no layer."
         if suggestion is not None:
             message += f" Names are matched from the top of the model: did you mean {suggestion!r}?"
         message += (

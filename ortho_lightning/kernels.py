@@ -6,7 +6,8 @@ and ``as_samples`` after it give the outputs without bias, ``(groups, n, k)``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import inspect
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, TypeAlias, cast
@@ -42,50 +43,63 @@ def select_layers(
         outputs: the layers' outputs will be needed, not only their filters.
 
     Raises:
-        LayerSelectionError: if no layer is left; it lists the layers there are.
+        LayerSelectionError: if a pattern means no layer, or none is left; it lists the layers there are.
         UnsupportedLayerError: for a layer asked for that has no two filters to compare.
         ConfigurationError: for a selection that is neither of the above.
     """
-    wanted, unwanted = _matcher(layers, default=True), _matcher(exclude, default=False)
-    named = [(name, module) for name, module in _named_layers(model) if not unwanted(name, module)]
+    named = [
+        (name.replace("_orig_mod.", ""), module) for name, module in model.named_modules()
+    ]  # torch.compile's prefix
+    available = [name for name, module in named if _usual(module)]
+    excluded = _chosen("exclude", exclude, named, available) if exclude is not None else set()
     if layers is None:
-        selected: dict[str, nn.Module] = {
-            name: module for name, module in named if isinstance(module, _SUPPORTED) and _comparable(module)
-        }
+        selected = {name: module for name, module in named if _usual(module) and name not in excluded}
     else:
-        selected = {name: module for name, module in named if wanted(name, module) and _holds_filters(module)}
+        holding = [(name, module) for name, module in named if _holds_filters(module)]
+        wanted = _chosen("layers", layers, holding, available) - excluded
+        selected = {name: module for name, module in holding if name in wanted}
         for name, module in selected.items():
             _refuse_unsupported(name, module, outputs)
     if not selected:
-        available = [n for n, m in _named_layers(model) if isinstance(m, _SUPPORTED) and _comparable(m)]
-        raise LayerSelectionError(layers, available, _suggest(layers, available))
+        raise LayerSelectionError(f"layers={layers!r} with exclude={exclude!r}", available)
     return selected
 
 
-def _named_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    for name, module in model.named_modules():
-        yield name.replace("_orig_mod.", ""), module  # torch.compile's wrapper is not part of the name
+def check_selection(option: str, selection: Layers) -> list[str]:
+    """The patterns of a selection; none for a predicate or None.
 
-
-def _matcher(layers: Layers, default: bool) -> Callable[[str, nn.Module], bool]:
-    if layers is None:
-        return lambda name, module: default
-    if callable(layers):
-        return layers
-    patterns = [layers] if isinstance(layers, str) else list(layers) if isinstance(layers, Iterable) else []
-    if not patterns or not all(isinstance(pattern, str) for pattern in patterns):
+    Raises:
+        ConfigurationError: for anything else, naming the option.
+    """
+    if selection is None or callable(selection):
+        return []
+    patterns = [selection] if isinstance(selection, str) else selection
+    if not isinstance(patterns, Iterable) or not all(isinstance(pattern, str) for pattern in patterns):
         raise ConfigurationError(
-            f"layers={layers!r}: give a name pattern, a non-empty list of patterns, a predicate (name, module) -> bool,"
+            f"{option}={selection!r}: give a name pattern, a list of patterns, a predicate (name, module) -> bool,"
             " or None"
         )
-    return lambda name, module: any(fnmatchcase(name, pattern) for pattern in patterns)
+    return list(patterns)
 
 
-def _suggest(layers: Layers, available: list[str]) -> str | None:
-    """The same pattern one level down, if that would match: users forget the attribute that holds their network."""
-    if isinstance(layers, str) and any(fnmatchcase(name, f"*.{layers}") for name in available):
-        return f"*.{layers}"
-    return None
+def _chosen(option: str, selection: Layers, named: list[tuple[str, nn.Module]], available: list[str]) -> set[str]:
+    """The names that a selection means; each of its patterns must mean one, so that a misspelt one is noticed."""
+    if callable(selection):
+        return {name for name, module in named if selection(name, module)}
+    chosen = set()
+    for pattern in check_selection(option, selection):
+        matched = {name for name, _ in named if fnmatchcase(name, pattern)}
+        if not matched:
+            # users forget the attribute that holds their network
+            deeper = f"*.{pattern}" if any(fnmatchcase(name, f"*.{pattern}") for name, _ in named) else None
+            raise LayerSelectionError(f"{option}={pattern!r}", available, deeper)
+        chosen |= matched
+    return chosen
+
+
+def _usual(module: nn.Module) -> bool:
+    """Whether the layer is meant when nothing is said."""
+    return isinstance(module, _SUPPORTED) and _comparable(module)
 
 
 def _holds_filters(module: nn.Module) -> bool:
@@ -93,7 +107,8 @@ def _holds_filters(module: nn.Module) -> bool:
 
 
 def _is_quantized(module: nn.Module) -> bool:
-    return callable(getattr(module, "weight", None))
+    # their weight is a method; asked of the class, since reading a parametrized weight computes it
+    return inspect.isfunction(getattr(type(module), "weight", None))
 
 
 def _comparable(module: nn.Module) -> bool:
@@ -159,15 +174,29 @@ def _fake_quantize(weight: Tensor, observed: Any) -> Tensor:
     return torch.fake_quantize_per_tensor_affine(weight, scale, zero.to(torch.int32), low, high)
 
 
-def filters(module: nn.Module) -> Tensor:
-    """The layer's filters, ``(groups, k, d)``, with their graph; conv: d = in / groups * kernel elements."""
-    weight = effective_weight(module)
+def filters(module: nn.Module, weight: Tensor | None = None) -> Tensor:
+    """The layer's filters, ``(groups, k, d)``, with their graph; conv: d = in / groups * kernel elements.
+
+    Args:
+        module: the layer.
+        weight: the weight of a certain run, from :func:`weight_of_run`; None: the effective weight now.
+    """
+    weight = effective_weight(module) if weight is None else weight
     if isinstance(module, _TRANSPOSED):  # (in, out / groups, *kernel): filter j collects what leads to channel j
         groups = module.groups
         parts = weight.reshape(groups, weight.shape[0] // groups, weight.shape[1], -1)
         return parts.transpose(1, 2).flatten(2)
     groups = getattr(module, "groups", 1)
     return weight.reshape(groups, weight.shape[0] // groups, -1)
+
+
+def weight_of_run(module: nn.Module) -> Tensor | None:
+    """In a forward hook, the weight that a reparametrization by forward hooks made for this run.
+
+    The next run replaces it, perhaps by one without a graph. None for every other layer, whose weight can wait.
+    """
+    weight = module.__dict__.get("weight")
+    return weight if isinstance(weight, Tensor) else None
 
 
 def trains(module: nn.Module) -> bool:
@@ -227,9 +256,12 @@ def sample_inputs(module: nn.Module, x: Tensor, output: Tensor, max_samples: int
     return SampledInputs(x[window].clone(), strides)
 
 
-def outputs_from_inputs(module: nn.Module, inputs: SampledInputs) -> Tensor:
-    """What the layer answers, without bias, to the inputs of :func:`sample_inputs`: ``(n, channels)``."""
-    weight = effective_weight(module)
+def outputs_from_inputs(module: nn.Module, inputs: SampledInputs, weight: Tensor | None = None) -> Tensor:
+    """What the layer answers, without bias, to the inputs of :func:`sample_inputs`: ``(n, channels)``.
+
+    ``weight`` is as in :func:`filters`.
+    """
+    weight = effective_weight(module) if weight is None else weight
     dtype = torch.promote_types(weight.dtype, torch.float32)
     weight, x = weight.to(dtype), inputs.x.to(dtype)
     with torch.autocast(x.device.type, enabled=False):

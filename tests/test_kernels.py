@@ -216,7 +216,7 @@ def test_patterns_lists_predicates_and_exclusion():
 
 
 def test_a_pattern_without_a_layer_lists_the_layers_and_suggests():
-    with pytest.raises(LayerSelectionError, match=r"'stem\*' selects no layer.*conv1, layer1\.2, .*head"):
+    with pytest.raises(LayerSelectionError, match=r"layers='stem\*' selects no layer.*conv1, layer1\.2, .*head"):
         kernels.select_layers(make_model(), "stem*")
     outer = nn.Module()
     outer.net = make_model()
@@ -237,9 +237,36 @@ def test_what_cannot_be_compared_is_refused_by_name():
     with pytest.raises(UnsupportedLayerError, match=r"'up'.*ConvTranspose2d.*weight-based"):
         kernels.select_layers(model, "up", outputs=True)
     assert list(kernels.select_layers(model, "up")) == ["up"]
-    for bad in ([], [3], 7):
+    for bad in ([3], 7):
         with pytest.raises(ConfigurationError, match="layers="):
             kernels.select_layers(model, bad)
+        with pytest.raises(ConfigurationError, match="exclude="):
+            kernels.select_layers(model, None, bad)
+
+
+def test_every_pattern_must_mean_something():
+    model = make_model()
+    with pytest.raises(LayerSelectionError, match="layers='haed' selects no layer"):
+        kernels.select_layers(model, ["conv1", "haed"])
+    with pytest.raises(LayerSelectionError, match="exclude='haed' selects no layer"):
+        kernels.select_layers(model, None, "haed")
+    with pytest.raises(LayerSelectionError, match=r"layers=None with exclude='\*' selects no layer"):
+        kernels.select_layers(model, None, "*")
+    assert list(kernels.select_layers(model, None, exclude=[])) == list(kernels.select_layers(model))
+
+
+def test_a_submodule_called_weight_is_no_quantized_layer():
+    gate = nn.Module()
+    gate.weight = nn.Linear(4, 3)
+    model = nn.ModuleDict({"gate": gate})
+    assert list(kernels.select_layers(model, "gate*", outputs=True)) == ["gate.weight"]
+
+
+def test_selecting_a_parametrized_layer_makes_no_power_iteration():
+    model = nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Linear(6, 4)))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    kernels.select_layers(model, "0", outputs=True)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
 def test_lazy_layers_are_selected_by_what_they_will_be():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from torch import Tensor
 
@@ -30,12 +31,15 @@ class CollapseWatch:
         self._sum = penalty if self._sum is None else self._sum + penalty
         self._count += 1
 
-    def check(self, rms_cosine: float) -> str | None:
+    def check(self, rms_cosines: Sequence[float]) -> str | None:
         """Look at the steps since the last look and the cosines now: a warning, with a place for the weight."""
-        if self._sum is None:
+        if self._sum is None or not rms_cosines:
             return None
+        rms_cosine = sum(rms_cosines) / len(rms_cosines)
         penalty = self._sum.item() / self._count
         self._sum, self._count = None, 0
+        if not (math.isfinite(penalty) and math.isfinite(rms_cosine)):
+            return None  # a training that diverged, for whatever reason
         self._lowest_penalty = min(self._lowest_penalty, penalty)
         self._lowest_cosine = min(self._lowest_cosine, rms_cosine)
         if penalty <= self._PENALTY_RISE * self._lowest_penalty:

@@ -64,9 +64,17 @@ class _Intercepted:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         call = self.original
-        for interceptor in self.interceptors:
+        for interceptor in list(self.interceptors):
             call = functools.partial(getattr(interceptor, f"around_{self.name}"), self.module, call)
-        return call(*args, **kwargs)
+        try:
+            return call(*args, **kwargs)
+        except BaseException:
+            # An error in the step ends fit, and another callback's error in on_exception could keep ours from hearing
+            # of it. (An error in manual_backward may be caught by the step.)
+            if self.name == "training_step":
+                for interceptor in list(self.interceptors):
+                    detach(self.module, interceptor)
+            raise
 
     # A module that is copied or pickled while it trains (an EMA teacher, say) takes its own method along, not this.
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
-import torch.distributed as dist
 from pytorch_lightning import Callback
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
@@ -16,13 +15,14 @@ from torch import Tensor, nn
 from ortho_lightning import kernels
 from ortho_lightning.callbacks import intercept, loggers, measure
 from ortho_lightning.callbacks.collapse import CollapseWatch
-from ortho_lightning.callbacks.recording import LayerRecorder
-from ortho_lightning.callbacks.synchronize import joined_statistics
+from ortho_lightning.callbacks.penalties import StepPenalty
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.kernels import Layers, mix
 from ortho_lightning.regularizers import LSH, Regularizer
 
 ScheduleFunction = Callable[[int, float], float]
+
+_MANY = 50  # steps after which something should have happened, where the user gave no interval
 
 _DEFAULT: Any = object()  # LSH() is made anew for each callback, and None is a choice of its own
 
@@ -94,12 +94,14 @@ class OrthogonalityCallback(Callback):
         self.penalty: Tensor | None = None
         self._step = 0
         self._layers: dict[str, nn.Module] = {}
-        self._recorder: LayerRecorder | None = None
+        self._module: nn.Module | None = None  # the module that the callback stands around while fit runs
+        self._step_penalty: StepPenalty | None = None
         self._total_steps = math.inf
         self._stepped = False
+        self._batches_without_step = 0
+        self._joined_weight = 0.0
+        self._diagnosed_at = -1
         self._reported: set[str] = set()
-        self._layer_penalties: dict[str, Tensor] = {}
-        self._diagnostics: dict[str, float] = {}
         self._collapse = CollapseWatch()
 
     def _check_arguments(self) -> None:
@@ -107,8 +109,9 @@ class OrthogonalityCallback(Callback):
             raise ConfigurationError(
                 f"regularizer={self.regularizer!r}: must be an instance of a Regularizer, such as LSH(), or None"
             )
-        if isinstance(self.weight, bool) or not (self.weight >= 0 and math.isfinite(self.weight)):
-            raise ConfigurationError(f"weight={self.weight}: must be 0 or a positive number")
+        number = isinstance(self.weight, (int, float)) and not isinstance(self.weight, bool)
+        if not number or not (self.weight >= 0 and math.isfinite(self.weight)):
+            raise ConfigurationError(f"weight={self.weight!r}: must be 0 or a positive number")
         if self.schedule is not None and not callable(self.schedule):
             raise ConfigurationError(f"schedule={self.schedule!r}: must be callable as (step, total_steps) -> factor")
         if self.every_n_steps < 1:
@@ -129,7 +132,7 @@ class OrthogonalityCallback(Callback):
         if not self.name or "/" in self.name:
             raise ConfigurationError(f"name={self.name!r}: must be a word without '/'")
         for option in ("layers", "exclude"):
-            kernels._matcher(getattr(self, option), default=True)
+            kernels.check_selection(option, getattr(self, option))
 
     # ------------------------------------------------------------------------------------------------------ state
 
@@ -138,7 +141,8 @@ class OrthogonalityCallback(Callback):
         return self._generate_state_key(name=self.name)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"step": self._step}
+        # another callback may save between the optimizer's step and the end of the batch
+        return {"step": self._step + self._stepped}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._step = state_dict["step"]
@@ -146,16 +150,18 @@ class OrthogonalityCallback(Callback):
     # ------------------------------------------------------------------------- life cycle, in the order of Trainer
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
-        self._restore(pl_module)
+        self._restore()
         outputs = self.regularizer is not None and self.regularizer.observes == "outputs"
         self._layers = kernels.select_layers(pl_module, self.layers, self.exclude, outputs=outputs)
         self.penalty = None
-        self._layer_penalties, self._diagnostics = {}, {}
         self._stepped = False
+        self._batches_without_step = 0
+        self._diagnosed_at = -1
         self._reported = set()
         self._collapse = CollapseWatch()
         if self.regularizer is not None:
-            self._recorder = LayerRecorder(self._layers, self.regularizer, persistent=_is_compiled(pl_module))
+            self._step_penalty = StepPenalty(self._layers, self.regularizer, self.sync, _is_compiled(pl_module))
+            self._module = pl_module
             intercept.attach(pl_module, self)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
@@ -163,48 +169,59 @@ class OrthogonalityCallback(Callback):
             self._step = 0  # a second Trainer with the same callback begins anew
         self._total_steps = math.inf
         if self.schedule is not None and self.regularizer is not None:
-            self._total_steps = trainer.estimated_stepping_batches
-            self._current_weight()  # a schedule that cannot work is refused before the first batch
+            self._total_steps = _total_steps(trainer, pl_module)
+            if self._step < self._total_steps:
+                self._current_weight()  # a schedule that cannot work is refused before the first batch
         if self._step == 0:
             self._log_histograms(trainer)
 
     def around_training_step(self, module: Any, call: Any, *args: Any, **kwargs: Any) -> Any:
-        recorder = self._recorder
+        penalty = self._step_penalty
+        if penalty is None or not self._serves(module._trainer):
+            return call(*args, **kwargs)
         # validation_step may call training_step, and training_step may call itself
-        if recorder is None or recorder.open or not module.trainer.training or self._step % self.every_n_steps:
+        recorder = penalty.recorder
+        if recorder.open or not module.trainer.training or self._step % self.every_n_steps:
             return call(*args, **kwargs)
         with recorder.record(seed=mix(self._step, module.trainer.global_rank)):
             output = call(*args, **kwargs)
         if module.automatic_optimization:
-            return self._join_output(output, module)
-        if recorder.pending:
+            output = self._join_output(output)
+        elif recorder.pending:
             self._report(
                 "unjoined",
-                "runs of its layers after the last manual_backward joined no backward, so their penalty is lost. "
-                "Use self.manual_backward(loss), not loss.backward(), after the layers have run.",
+                "runs of its layers joined no backward, so their penalty is lost. Use self.manual_backward(loss), not "
+                "loss.backward(), on losses that depend on the layers.",
             )
-            recorder.discard()
+        recorder.discard()
         return output
 
     def around_manual_backward(self, module: Any, call: Any, loss: Tensor, *args: Any, **kwargs: Any) -> Any:
-        recorder = self._recorder
-        if recorder is not None and recorder.open:
-            loss = self._join(loss, module)
+        if self._step_penalty is not None and self._step_penalty.recorder.open:
+            loss = self._join(loss, whole_step=False)
         return call(loss, *args, **kwargs)
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
         self._stepped = True
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
-        if self._recorder is not None:
-            self._recorder.settle()
+        if self._step_penalty is not None:
+            self._step_penalty.recorder.settle()
         if not self._stepped:
+            self._batches_without_step += 1
+            if self._batches_without_step == _MANY and not pl_module.automatic_optimization:
+                self._report(
+                    "stepless",
+                    f"no optimizer step was seen in {_MANY} batches, so its schedule and logging stand still. Step the "
+                    "optimizers that self.optimizers() returns.",
+                )
             return
         self._stepped = False
-        if self.log_every_n_steps is not None and self._step % self.log_every_n_steps == 0:
-            self._log_scalars(trainer)
+        self._batches_without_step = 0
+        if self._step % (self.log_every_n_steps or _MANY) == 0:
+            self._look(trainer)
         self._step += 1
-        if self._step == (self.log_every_n_steps or 50) + 1:
+        if self._step_penalty is not None and self._step_penalty.recorder.steps == (self.log_every_n_steps or _MANY):
             self._report_silent_layers()
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
@@ -214,23 +231,32 @@ class OrthogonalityCallback(Callback):
             self._log_histograms(trainer)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        if self.log_every_n_steps is not None and self._step > 0:
-            self._log_scalars(trainer)
+        if self._step > 0:
+            self._look(trainer)
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
-        self._restore(pl_module)
+        self._restore()
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-        self._restore(pl_module)
+        self._restore()
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        self._restore(pl_module)
+        self._restore()
 
-    def _restore(self, pl_module: nn.Module) -> None:
-        if self._recorder is not None:
-            self._recorder.close()
-            self._recorder = None
-        intercept.detach(pl_module, self)
+    def _serves(self, trainer: Any) -> bool:
+        """Whether this fit is the callback's own; one that ended without a word to the callback is mended here."""
+        if trainer is not None and any(callback is self for callback in trainer.callbacks):
+            return True
+        self._restore()
+        return False
+
+    def _restore(self) -> None:
+        if self._step_penalty is not None:
+            self._step_penalty.recorder.close()
+            self._step_penalty = None
+        if self._module is not None:
+            intercept.detach(self._module, self)
+            self._module = None
 
     # ---------------------------------------------------------------------------------------------------- penalty
 
@@ -243,64 +269,29 @@ class OrthogonalityCallback(Callback):
             )
         return self.weight * factor
 
-    def _join_output(self, output: Any, module: Any) -> Any:
-        assert self._recorder is not None
-        if output is None:
-            self._recorder.discard()
-            return None
-        if isinstance(output, Mapping):
-            if output.get("loss") is None:
-                return output  # Lightning says what is wrong with it
+    def _join_output(self, output: Any) -> Any:
+        if isinstance(output, Tensor):
+            return self._join(output, whole_step=True)
+        if isinstance(output, Mapping) and isinstance(output.get("loss"), Tensor):
             joined: Any = copy.copy(output)
-            joined["loss"] = self._join(output["loss"], module)
+            joined["loss"] = self._join(output["loss"], whole_step=True)
             return joined
-        return self._join(output, module)
+        return output  # None: the step is skipped; Lightning says what is wrong with anything else
 
-    def _join(self, loss: Tensor, module: Any) -> Tensor:
+    def _join(self, loss: Tensor, whole_step: bool) -> Tensor:
+        assert self._step_penalty is not None
         weight = self._current_weight()
+        window = self._step // (self.log_every_n_steps or _MANY)
+        diagnose = self.log_every_n_steps is not None and window != self._diagnosed_at
         with torch.set_grad_enabled(weight > 0):
-            penalty = self._penalty(module, loss.device)
+            penalty = self._step_penalty.total(loss, whole_step, diagnose)
         if penalty is None:
             return loss
+        self._diagnosed_at = window
+        self._joined_weight = weight
         self.penalty = penalty.detach()
         self._collapse.update(self.penalty)
-        if weight == 0:
-            return loss
-        return loss + weight * self.every_n_steps * penalty
-
-    def _penalty(self, module: Any, device: torch.device) -> Tensor | None:
-        """The sum over layers of the mean over runs of the penalty, or None where no layer ran."""
-        assert self._recorder is not None
-        assert self.regularizer is not None
-        recorder, regularizer = self._recorder, self.regularizer
-        runs = recorder.take()
-        if self.sync == "global" and regularizer.observes == "outputs" and _world_size() > 1:
-            penalties = self._joined_penalties(runs, module)
-        else:
-            penalties = {
-                name: [regularizer.penalty(values, seed=recorder.layer_seed(name)) for values in layer_runs]
-                for name, layer_runs in runs.items()
-            }
-        if not penalties:
-            return None
-        means = {name: torch.stack(values).mean() for name, values in penalties.items()}
-        self._layer_penalties = {name: mean.detach() for name, mean in means.items()}
-        if self.log_every_n_steps is not None and self._step % self.log_every_n_steps == 0:
-            self._diagnose(runs)
-        return torch.stack([mean.to(device) for mean in means.values()]).sum()
-
-    def _joined_penalties(self, runs: dict[str, list[Tensor]], module: Any) -> dict[str, list[Tensor]]:
-        assert self.regularizer is not None
-        statistics = {name: [self.regularizer.statistics(values) for values in run] for name, run in runs.items()}
-        shapes: dict[str, tuple[int, ...]] = {}
-        for name, layer in self._layers.items():
-            groups, k = kernels.filter_counts(layer)
-            shapes[name] = (groups, k, k)
-        joined = joined_statistics(statistics, shapes, reference=torch.zeros((), device=module.device))
-        return {
-            name: [self.regularizer.penalty_from_statistics(values) for values in layer_runs]
-            for name, layer_runs in joined.items()
-        }
+        return loss + weight * self.every_n_steps * penalty if weight > 0 else loss
 
     # ---------------------------------------------------------------------------------------------- what is told
 
@@ -324,34 +315,23 @@ class OrthogonalityCallback(Callback):
             raise ConfigurationError("angle_report() before fit: give it the module, angle_report(module)")
         return measure.angle_report(layers)
 
-    @torch.no_grad()
-    def _diagnose(self, runs: dict[str, list[Tensor]]) -> None:
-        assert self.regularizer is not None
-        found: dict[str, list[float]] = {}
-        floors = []
-        for name, layer_runs in runs.items():
-            floors.append(self.regularizer.floor(layer_runs[0]))
-            for key, value in self.regularizer.diagnostics(layer_runs[0]).items():
-                found.setdefault(key, []).append(float(value))
-                found[f"{key}/{name}"] = [float(value)]
-        self._diagnostics = {key: sum(values) / len(values) for key, values in found.items()}
-        known = [floor for floor in floors if floor is not None]
-        if known and len(known) == len(floors):
-            self._diagnostics["penalty_floor"] = sum(known)
-
-    def _log_scalars(self, trainer: Any) -> None:
+    def _look(self, trainer: Any) -> None:
+        """Measure the angles, watch for a collapse, and log."""
+        if self.log_every_n_steps is None and self._step_penalty is None:
+            return
         measured = measure.layer_angles(self._layers, measure.WIDEST_LOGGED)
+        message = self._collapse.check([found.rms_cos for found in measured.values()])
+        if message is not None and self.weight > 0:
+            self._report("collapse", message.format(weight=self.weight))
+        if self.log_every_n_steps is None:
+            return
         scalars = measure.angle_scalars(self._layers, measured)
-        if self.penalty is not None:
+        if self._step_penalty is not None and self.penalty is not None:
             scalars["penalty"] = self.penalty.item()
-            scalars["weight"] = self._current_weight()
-            scalars.update({f"penalty/{name}": value.item() for name, value in self._layer_penalties.items()})
-            scalars.update(self._diagnostics)
+            scalars["weight"] = self._joined_weight
+            scalars.update({f"penalty/{name}": value.item() for name, value in self._step_penalty.by_layer.items()})
+            scalars.update(self._step_penalty.diagnostics)
         loggers.log_scalars(trainer, {f"{self.name}/{key}": value for key, value in scalars.items()})
-        if measured:
-            message = self._collapse.check(sum(found.rms_cos for found in measured.values()) / len(measured))
-            if message is not None and self.weight > 0:
-                self._report("collapse", message.format(weight=self.weight))
 
     def _log_histograms(self, trainer: Any) -> None:
         if self.log_histograms_every_n_epochs is None:
@@ -360,16 +340,17 @@ class OrthogonalityCallback(Callback):
             loggers.log_angle_histogram(trainer, f"{self.name}/angles/{name}", statistics)
 
     def _report_silent_layers(self) -> None:
-        if self._recorder is None or self._step == 0:
+        if self._step_penalty is None or self._step_penalty.recorder.steps == 0:
             return
-        silent = [name for name in self._layers if name not in self._recorder.seen]
+        recorder = self._step_penalty.recorder
+        silent = [name for name in self._layers if name not in recorder.seen]
         if silent:
             self._report(
                 "silent",
-                f"no forward of {', '.join(map(repr, silent))} was seen in {self._step} training steps, so nothing is "
-                "added for them. Some modules use a layer's weight without calling the layer (MultiheadAttention does "
-                "with out_proj), and code compiled before fit hides its layers: leave such layers out with exclude=, "
-                "or compile after the Trainer has started.",
+                f"no forward of {', '.join(map(repr, silent))} was seen in {recorder.steps} training steps, so nothing "
+                "is added for them. Some modules use a layer's weight without calling the layer (MultiheadAttention "
+                "does with out_proj), and code compiled before fit hides its layers: leave such layers out with "
+                "exclude=, or compile after the Trainer has started.",
             )
 
     def _report(self, topic: str, message: str) -> None:
@@ -378,8 +359,13 @@ class OrthogonalityCallback(Callback):
             rank_zero_warn(f"OrthogonalityCallback({self.name!r}): {message}")
 
 
-def _world_size() -> int:
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+def _total_steps(trainer: Any, module: Any) -> float:
+    """The number of steps of the training as this callback counts them."""
+    total = trainer.estimated_stepping_batches
+    if not module.automatic_optimization and trainer.max_steps > 0:
+        # Lightning counts the steps of every optimizer towards max_steps, this callback their batch once
+        total = min(total, math.ceil(trainer.max_steps / max(len(trainer.optimizers), 1)))
+    return float(total)
 
 
 def _is_compiled(module: nn.Module) -> bool:

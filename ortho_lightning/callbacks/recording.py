@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import zlib
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,6 +17,18 @@ from ortho_lightning import kernels
 from ortho_lightning.errors import UnsupportedLayerError
 from ortho_lightning.kernels import SampledInputs, mix
 from ortho_lightning.regularizers import Regularizer
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a layer that counts: what the hook kept of it."""
+
+    node: Any
+    """Where the run stands in the graph: the ``grad_fn`` of its output."""
+    weight: Tensor | None
+    """The weight of this run, where a later one would replace it."""
+    observed: Tensor | SampledInputs | None
+    """The sampled outputs, or the inputs to find them from; None for a regularizer of the filters."""
 
 
 class LayerRecorder:
@@ -32,14 +46,18 @@ class LayerRecorder:
 
     def __init__(self, layers: dict[str, nn.Module], regularizer: Regularizer, persistent: bool) -> None:
         self.layers = layers
-        self._numbers = {name: zlib.crc32(name.encode()) for name in layers}  # the same in every process
         self.regularizer = regularizer
         self.seen: set[str] = set()
         """Names of the layers that ran in a training step, whether the run counted or not."""
+        self.steps = 0
+        """Training steps recorded so far."""
         self.open = False
-        self._ran_without_gradient: set[str] = set()
+        self._numbers = {name: zlib.crc32(name.encode()) for name in layers}  # the same in every process
         self._seed = 0
-        self._runs: dict[str, list[Any]] = {}
+        self._runs: dict[str, list[Run]] = {}
+        self._counted: Counter[str] = Counter()
+        self._recomputed: Counter[str] = Counter()
+        self._without_gradient: set[str] = set()
         self._handles: list[RemovableHandle] = []
         self._persistent = persistent
         if persistent:
@@ -48,9 +66,11 @@ class LayerRecorder:
     @contextlib.contextmanager
     def record(self, seed: int) -> Iterator[None]:
         """Record the runs inside the context. ``seed`` decides which rows are sampled."""
-        self._runs.clear()
-        self._ran_without_gradient.clear()
+        self.discard()
+        for memory in (self._counted, self._recomputed, self._without_gradient):
+            memory.clear()
         self._seed = seed
+        self.steps += 1
         self._install()
         self.open = True
         try:
@@ -58,27 +78,36 @@ class LayerRecorder:
         finally:
             self.open = False
             # hooks stay for the backward only where it may show reentrant checkpointing
-            if not self._ran_without_gradient:
+            if not self._without_gradient:
                 self.settle()
 
-    def take(self) -> dict[str, list[Tensor]]:
-        """The runs since the last call: by layer, for each run its outputs ``(groups, n, k)`` or its filters."""
-        runs, self._runs = self._runs, {}
-        return {name: self._values(self.layers[name], kept) for name, kept in runs.items()}
+    def take(self, loss: Tensor | None = None) -> dict[str, list[Tensor]]:
+        """By layer, for each run its outputs ``(groups, n, k)`` or its filters; runs are handed out once.
+
+        Args:
+            loss: only the runs in this loss's graph, leaving the others for the losses that they belong to; None: all.
+        """
+        if loss is None:
+            taken, self._runs = self._runs, {}
+        else:
+            nodes = _graph(loss)
+            taken = {name: [run for run in runs if run.node in nodes] for name, runs in self._runs.items()}
+            self._runs = {name: [run for run in runs if run.node not in nodes] for name, runs in self._runs.items()}
+        return {name: self._values(self.layers[name], runs) for name, runs in taken.items() if runs}
+
+    @property
+    def pending(self) -> bool:
+        """Whether there are runs that :meth:`take` has not handed out."""
+        return any(self._runs.values())
+
+    def discard(self) -> None:
+        """Forget the runs that were not taken."""
+        self._runs = {}
 
     def settle(self) -> None:
         """The step and its backward are over: remove the hooks, unless they are persistent."""
         if not self._persistent:
             self._remove()
-
-    @property
-    def pending(self) -> bool:
-        """Whether there are runs that :meth:`take` has not handed out."""
-        return bool(self._runs)
-
-    def discard(self) -> None:
-        """Forget the runs that were not taken."""
-        self._runs.clear()
 
     def close(self) -> None:
         """Remove the hooks and forget the runs; safe to call twice."""
@@ -93,34 +122,46 @@ class LayerRecorder:
         if self._handles:
             return
         for name, module in self.layers.items():
-            self._handles.append(module.register_forward_hook(self._hook(name), with_kwargs=True))
+            self._handles.append(module.register_forward_hook(_Hook(self, name), with_kwargs=True))
 
     def _remove(self) -> None:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
 
-    def _hook(self, name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-            if _in_backward():
-                if name in self._ran_without_gradient and torch.is_grad_enabled():
-                    raise UnsupportedLayerError(name, _REENTRANT)
-                return
-            if not self.open:
-                return
-            self.seen.add(name)
-            if not kernels.trains(module):
-                return
-            if torch.is_grad_enabled():
-                self._runs.setdefault(name, []).append(self._keep(name, module, args, kwargs, output))
-            else:
-                self._ran_without_gradient.add(name)
+    def ran(self, name: str, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        """Called by the hooks after each run of a selected layer."""
+        if _in_backward():
+            self._recognize_reentrant_checkpointing(name)
+            return
+        if not self.open:
+            return
+        self.seen.add(name)
+        if not kernels.trains(module):
+            return
+        if not torch.is_grad_enabled():
+            self._without_gradient.add(name)
+            return
+        self._counted[name] += 1
+        observed = None
+        if self.regularizer.observes == "outputs":
+            observed = self._observe(name, module, args, kwargs, output)
+        self._runs.setdefault(name, []).append(
+            Run(getattr(output, "grad_fn", None), kernels.weight_of_run(module), observed)
+        )
 
-        return hook
+    def _recognize_reentrant_checkpointing(self, name: str) -> None:
+        # its first pass runs without gradients and does not count, so there are more recomputations than counted runs
+        if name in self._without_gradient and torch.is_grad_enabled():
+            self._recomputed[name] += 1
+            if self._recomputed[name] > self._counted[name]:
+                raise UnsupportedLayerError(
+                    name,
+                    "it runs under reentrant activation checkpointing, whose first pass has no gradients to add a "
+                    "penalty to; checkpoint with use_reentrant=False",
+                )
 
-    def _keep(self, name: str, module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
-        if self.regularizer.observes == "kernel":
-            return None
+    def _observe(self, name: str, module: nn.Module, args: Any, kwargs: Any, output: Any) -> Tensor | SampledInputs:
         if not isinstance(output, Tensor) or not output.is_floating_point():
             kind = output.dtype if isinstance(output, Tensor) else type(output).__name__
             raise UnsupportedLayerError(name, f"its outputs are {kind}, not floating-point numbers")
@@ -130,22 +171,52 @@ class LayerRecorder:
             return kernels.sample_inputs(module, x, output, self.regularizer.max_samples, seed)
         return kernels.sample_outputs(module, output, self.regularizer.max_samples, seed)
 
-    def _values(self, module: nn.Module, kept: list[Any]) -> list[Tensor]:
+    def _values(self, module: nn.Module, runs: list[Run]) -> list[Tensor]:
         if self.regularizer.observes == "kernel":
-            return [kernels.filters(module)]  # several runs of a layer have the same filters
-        return [self._samples(module, run) for run in kept]
+            # runs of a layer share their filters, unless each has a weight of its own
+            return [kernels.filters(module, run.weight) for run in (runs if runs[0].weight is not None else runs[:1])]
+        return [self._samples(module, run) for run in runs]
 
     @staticmethod
-    def _samples(module: nn.Module, run: Tensor | SampledInputs) -> Tensor:
-        if isinstance(run, SampledInputs):
-            return kernels.as_samples(module, kernels.outputs_from_inputs(module, run), biased=False)
-        return kernels.as_samples(module, run)
+    def _samples(module: nn.Module, run: Run) -> Tensor:
+        if isinstance(run.observed, SampledInputs):
+            rows = kernels.outputs_from_inputs(module, run.observed, run.weight)
+            return kernels.as_samples(module, rows, biased=False)
+        assert run.observed is not None
+        return kernels.as_samples(module, run.observed)
 
 
-_REENTRANT = (
-    "it runs under reentrant activation checkpointing, whose first pass has no gradients to add a penalty to; "
-    "checkpoint with use_reentrant=False"
-)
+class _Hook:
+    """A forward hook of one layer. A copy of the module, such as an EMA teacher, gets one that does nothing."""
+
+    def __init__(self, recorder: LayerRecorder, name: str) -> None:
+        self.recorder = recorder
+        self.name = name
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        self.recorder.ran(self.name, module, args, kwargs, output)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return _idle_hook
+
+    def __reduce__(self) -> str:
+        return "_idle_hook"
+
+
+def _idle_hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+    pass
+
+
+def _graph(loss: Tensor) -> set[Any]:
+    """All nodes of the loss's graph."""
+    waiting: list[Any] = [loss.grad_fn]
+    nodes: set[Any] = set()
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in nodes:
+            nodes.add(node)
+            waiting.extend(parent for parent, _ in node.next_functions)
+    return nodes
 
 
 def _in_backward() -> bool:

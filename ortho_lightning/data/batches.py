@@ -44,7 +44,8 @@ class TensorBatches:
         self.rank = rank
         self.world_size = world_size
         self.epoch = 0
-        self._position = 0
+        self._position = 0  # batches handed out in this epoch
+        self._resume_at = 0  # where the next epoch begins, once
 
     batch_sampler = None  # asked for by Lightning of everything that has a sampler
 
@@ -63,7 +64,8 @@ class TensorBatches:
         return -(-share // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        first, self._position = self._position % max(len(self), 1), 0
+        first, self._resume_at = self._resume_at % max(len(self), 1), 0
+        self._position = first
         order = self._order()
         for batch in range(first, len(self)):
             index = order[batch * self.batch_size : (batch + 1) * self.batch_size]
@@ -80,4 +82,4 @@ class TensorBatches:
         return {"position": self._position}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._position = state["position"]
+        self._resume_at = state["position"]

@@ -177,9 +177,7 @@ def _from_torchvision(root: Path, download: bool) -> dict[str, Split]:
 
 
 def _cached(source: Path, cache_dir: Path) -> dict[str, Split]:
-    stamp = source.stat()
-    identity = f"{source.resolve()}|{stamp.st_size}|{stamp.st_mtime_ns}"
-    path = cache_dir / f"cifar10-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.pt"
+    path = cache_dir / f"cifar10-{_identity(source)}.pt"
     if path.exists():
         try:
             stored = torch.load(path, weights_only=True)
@@ -191,6 +189,20 @@ def _cached(source: Path, cache_dir: Path) -> dict[str, Split]:
     with whole_file(path) as temporary:
         torch.save({f"{s}_{n}": t for s, split in data.items() for n, t in zip("xy", split, strict=True)}, temporary)
     return data
+
+
+def _identity(source: Path) -> str:
+    """Changes with any file of the source that is added, replaced or removed."""
+    files = sorted(path for path in source.rglob("*") if _is_image(path.name)) if source.is_dir() else [source]
+    digest = hashlib.sha256(str(source.resolve()).encode())
+    for path in files:
+        stamp = path.stat()
+        digest.update(f"|{path}|{stamp.st_size}|{stamp.st_mtime_ns}".encode())
+    return digest.hexdigest()[:16]
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(_IMAGE_ENDINGS)
 
 
 def _decode(source: Path) -> dict[str, Split]:
@@ -225,7 +237,7 @@ def _image_files(source: Path) -> Iterator[tuple[str, bytes]]:
     if source.is_dir():
         for folder, _, names in os.walk(source):
             for name in names:
-                if name.lower().endswith(_IMAGE_ENDINGS):
+                if _is_image(name):
                     path = Path(folder, name)
                     yield str(path.relative_to(source)), path.read_bytes()
         return
@@ -233,7 +245,7 @@ def _image_files(source: Path) -> Iterator[tuple[str, bytes]]:
     try:
         with tarfile.open(source) as archive:
             for member in archive:
-                if member.isfile() and member.name.lower().endswith(_IMAGE_ENDINGS):
+                if member.isfile() and _is_image(member.name):
                     stream = archive.extractfile(member)
                     content = stream.read() if stream is not None else b""
                     if len(content) != member.size:

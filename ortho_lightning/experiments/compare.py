@@ -75,10 +75,21 @@ def _shown(value: float, key: str) -> str:
     return f"{value:.4g}" if key == "penalty" else f"{value:.2f}"
 
 
+def _quoted(path: Path) -> str:
+    """A path as a value of Hydra's grammar, in which brackets and commas mean something."""
+    escaped = str(path).replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
 def _run_one(arm: str, seed: int, overrides: Sequence[str], folder: Path) -> dict[str, Any]:
     command = [
         *(sys.executable, "-m", "ortho_lightning.experiments.train", *overrides),
-        *(f"regularizer={arm}", f"seed={seed}", f"hydra.run.dir={folder}", "trainer.enable_progress_bar=false"),
+        *(
+            f"regularizer={arm}",
+            f"seed={seed}",
+            f"hydra.run.dir={_quoted(folder)}",
+            "trainer.enable_progress_bar=false",
+        ),
     ]
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "output.log"

@@ -39,15 +39,19 @@ def full_precision(function: Callable[Concatenate[Tensor, P], R]) -> Callable[Co
 
 
 def unit(vectors: Tensor, dim: int) -> Tensor:
-    """Vectors along ``dim`` divided by their lengths; zero vectors stay zero and get zero gradient."""
+    """Vectors along ``dim`` divided by their lengths; zero vectors stay zero and get zero gradient.
+
+    So do vectors near the smallest number of the dtype, whose gradient, of the order of 1 / length, would overflow.
+    """
     # The largest entry is divided out first so that squares neither overflow nor vanish. It needs no gradient:
     # the direction does not depend on it.
     if vectors.shape[dim] == 0:
         return vectors
     largest = vectors.detach().abs().amax(dim=dim, keepdim=True)
-    vectors = vectors / torch.where(largest > 0, largest, 1.0)
+    counts = largest > 1e6 * torch.finfo(vectors.dtype).tiny
+    vectors = torch.where(counts, vectors, 0.0) / torch.where(counts, largest, 1.0)
     length = torch.linalg.vector_norm(vectors, dim=dim, keepdim=True)
-    return vectors * torch.where(length > 0, 1.0 / torch.where(length > 0, length, 1.0), 0.0)
+    return vectors / torch.where(counts, length, 1.0)
 
 
 def off_diagonal(matrix: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ Formulas: section 1 of the article 7169 of J. Su (kexue.fm) and its paper, arXiv
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -133,30 +134,42 @@ def angle_statistics(kernel: Tensor, bins: int = 90) -> AngleStatistics:
     """
     k = kernel.shape[-2]
     directions = unit(kernel, dim=-1).reshape(-1, k, kernel.shape[-1])
-    rows = max(1, _BLOCK_ELEMENTS // max(k, 1))
+    widest = torch.float32 if kernel.device.type == "mps" else torch.float64  # MPS has no float64
     counts = torch.zeros(bins, dtype=torch.int64, device=kernel.device)
     # pairs are counted exactly; the sums are taken about 90 degrees, where the angles are, so that nothing cancels
-    sums = torch.zeros(3, dtype=torch.float64, device=kernel.device)
+    sums = torch.zeros(3, dtype=widest, device=kernel.device)
     extremes = torch.tensor([math.inf, -math.inf], dtype=kernel.dtype, device=kernel.device)
-    for group in directions:
-        for start in range(0, k - 1, rows):
-            stop = min(start + rows, k)
-            within = group[start:stop] @ group[start:stop].mT
-            upper = torch.ones_like(within, dtype=torch.bool).triu_(diagonal=1)
-            for cosines in (within[upper], (group[start:stop] @ group[stop:].mT).flatten()):
-                if cosines.numel() == 0:
-                    continue
-                cosines.clamp_(-1.0, 1.0)
-                extremes[0] = torch.minimum(extremes[0], cosines.min())
-                extremes[1] = torch.maximum(extremes[1], cosines.max())
-                sums[2] += cosines.square().sum(dtype=torch.float64)
-                deviations = torch.rad2deg_(cosines.arccos_()).sub_(90.0)
-                sums[0] += deviations.sum(dtype=torch.float64)
-                sums[1] += deviations.square().sum(dtype=torch.float64)
-                # not histc, which has no deterministic form on a GPU
-                places = deviations.add_(90.0).mul_(bins / 180.0).long().clamp_(0, bins - 1)
-                counts += torch.bincount(places, minlength=bins)
+    for cosines in _cosines_of_pairs(directions):
+        cosines.clamp_(-1.0, 1.0)
+        extremes[0] = torch.minimum(extremes[0], cosines.min())
+        extremes[1] = torch.maximum(extremes[1], cosines.max())
+        sums[2] += cosines.square().sum(dtype=widest)
+        deviations = torch.rad2deg_(cosines.arccos_()).sub_(90.0)
+        sums[0] += deviations.sum(dtype=widest)
+        sums[1] += deviations.square().sum(dtype=widest)
+        # not histc, which has no deterministic form on a GPU
+        places = deviations.add_(90.0).mul_(bins / 180.0).long().clamp_(0, bins - 1)
+        counts += torch.bincount(places, minlength=bins)
     return _finish(directions.shape[0] * k * (k - 1) // 2, sums, extremes, counts)
+
+
+def _cosines_of_pairs(directions: Tensor) -> Iterator[Tensor]:
+    """The cosines of all pairs i < j of unit vectors ``(groups, k, d)`` in flat blocks that may be overwritten."""
+    groups, k, _ = directions.shape
+    rows = min(k, max(1, _BLOCK_ELEMENTS // max(k, 1)))
+    together = max(1, _BLOCK_ELEMENTS // max(rows * k, 1))  # small groups at once, large ones row by row
+    if k < 2:
+        return
+    for first in range(0, groups, together):
+        part = directions[first : first + together]
+        for start in range(0, k, rows):
+            stop = min(start + rows, k)
+            here = part[:, start:stop]
+            i, j = torch.triu_indices(stop - start, stop - start, offset=1, device=directions.device)
+            if len(i):
+                yield (here @ here.mT)[:, i, j].flatten()
+            if stop < k:
+                yield (here @ part[:, stop:].mT).flatten()
 
 
 def _finish(pairs: int, sums: Tensor, cosine_extremes: Tensor, counts: Tensor) -> AngleStatistics:

@@ -18,7 +18,7 @@ from ortho_lightning.functional import _precision
 def gram_penalty(kernel: Tensor, off_diagonal: bool = False, norm: Literal["fro", "spectral"] = "fro") -> Tensor:
     r"""Squared distance of the Gram matrix from the identity, :math:`|W^\top W - I|^2`; groups add.
 
-    - ``norm="fro"``: sum of squares. Its floor is k - d when k > d. Cost ``k d min(k, d)``.
+    - ``norm="fro"``: sum of squares. Its floor is k - d when k > d. Cost ``k d min(k, d)``; off the diagonal ``k^2 d``.
     - ``off_diagonal=True``: :math:`|(W^\top W) * (1 - I)|_F^2` (BigGAN), which leaves the lengths of the filters free.
     - ``norm="spectral"``: squared spectral norm, :math:`\max_i (\lambda_i - 1)^2` over the eigenvalues of the smaller
       of :math:`W^\top W` and :math:`W W^\top`: with the larger one it would stick at 1 when k > d, without a gradient.
@@ -41,18 +41,15 @@ def gram_penalty(kernel: Tensor, off_diagonal: bool = False, norm: Literal["fro"
     """
     check_gram_arguments(off_diagonal, norm)
     k, d = kernel.shape[-2:]
+    if off_diagonal:  # always k x k: the difference of squares below would cancel
+        return _precision.off_diagonal(kernel @ kernel.mT).square().sum()
     gram = kernel @ kernel.mT if k <= d else kernel.mT @ kernel
     if norm == "spectral":
         return (torch.linalg.eigvalsh(gram) - 1).square().amax(-1).sum()
     if k <= d:
-        distance = (
-            _precision.off_diagonal(gram) if off_diagonal else gram - torch.eye(k, dtype=gram.dtype, device=gram.device)
-        )
-        return distance.square().sum()
-    # |W^T W|_F = |W W^T|_F; nothing cancels, since the result is at least k - d
-    lengths = kernel.square().sum(-1)
-    diagonal = lengths.square() if off_diagonal else 2 * lengths - 1
-    return gram.square().sum() - diagonal.sum()
+        return (gram - torch.eye(k, dtype=gram.dtype, device=gram.device)).square().sum()
+    # |W^T W - I|^2 = |W W^T|^2 - 2 |W|^2 + k; little cancels, since the result is at least k - d
+    return gram.square().sum() - (2 * kernel.square().sum(-1) - 1).sum()
 
 
 def check_gram_arguments(off_diagonal: bool, norm: str) -> None:

@@ -27,7 +27,7 @@ class Classifier(LightningModule):
         warmup: share of the training in which the one-cycle schedule rises.
         label_smoothing: in [0, 1).
         decay_norms: whether weight decay also acts on biases and norm layers.
-        channels_last: keep images and their kernels in that memory layout, faster for convolutions.
+        channels_last: keep images and their kernels in that memory layout, faster for convolutions. Other inputs stay.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Classifier(LightningModule):
 
     def _step(self, batch: tuple[Tensor, Tensor], stage: str) -> Tensor:
         x, y = batch
-        output = self.net(x.contiguous(memory_format=self.layout))
+        output = self.net(x.contiguous(memory_format=self.layout) if x.dim() == 4 else x)
         logits, penalty = output if isinstance(output, tuple) else (output, 0.0)
         loss = F.cross_entropy(logits, y, label_smoothing=self.label_smoothing) + penalty
         accuracy: Any = getattr(self, f"{stage}_accuracy")

@@ -8,6 +8,7 @@ import warnings
 
 import pytest
 import torch
+from pytorch_lightning import Callback
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import nn
 
@@ -237,6 +238,114 @@ def test_lazy_modules_are_measured_once_they_have_weights():
     assert callback.angle_report()[0]["d"] == 32
 
 
+def test_an_error_of_another_callback_on_exception_does_not_keep_the_module_replaced():
+    class Bad(Callback):
+        def on_exception(self, *args):
+            raise RuntimeError("worse")
+
+    model = Failing()
+    callback = OrthogonalityCallback()
+    with pytest.raises((InterruptError, RuntimeError)):
+        make_trainer([Bad(), callback]).fit(model)
+    assert_untouched(model)
+    # an error outside of the step cannot be heard of; the next use mends it
+    model = Failing()
+    model.where = "on_after_backward"
+    with pytest.raises((InterruptError, RuntimeError)):
+        make_trainer([Bad(), callback]).fit(model)
+    make_trainer(callback).fit(BoringModel())
+    assert_untouched(model)
+    with pytest.raises((InterruptError, RuntimeError)):
+        make_trainer([Bad(), callback]).fit(model)
+    model.where = "nowhere"
+    plain = twin(BoringModel())
+    plain.load_state_dict(model.state_dict())
+    torch.manual_seed(0)
+    make_trainer().fit(model)
+    torch.manual_seed(0)
+    make_trainer().fit(plain)
+    assert_untouched(model)
+    assert torch.equal(model.layer.weight, plain.layer.weight)
+
+
+def test_copies_made_between_step_and_backward_carry_no_hooks():
+    copies = []
+
+    class Teaching(BoringModel):
+        def training_step(self, batch, batch_idx):
+            with torch.no_grad():
+                self.layer(batch)
+            return super().training_step(batch, batch_idx)
+
+        def on_before_zero_grad(self, optimizer):
+            copies.append(copy.deepcopy(self))
+
+    callback = OrthogonalityCallback()
+    make_trainer(callback).fit(Teaching())
+    recorded = callback.penalty
+    copies[-1].layer(torch.randn(2, 32))
+    assert callback.penalty is recorded
+    assert pickle.loads(pickle.dumps(copies[-1].layer))(torch.randn(2, 32)).shape == (2, 2)
+
+
+def test_a_checkpoint_made_between_step_and_batch_end_counts_the_step():
+    states = []
+
+    class Saving(Callback):
+        def on_train_batch_end(self, trainer, *args):
+            states.append((trainer.global_step, callback.state_dict()["step"]))
+
+    callback = OrthogonalityCallback()
+    make_trainer([Saving(), callback], max_steps=3).fit(BoringModel())
+    assert states == [(1, 1), (2, 2), (3, 3)]
+
+
+def test_a_table_may_serve_as_schedule():
+    table = [0.0, 0.5, 1.0]
+    callback = OrthogonalityCallback(Gram(), weight=1e-3, schedule=lambda step, total: table[step], log_every_n_steps=1)
+    trainer = make_trainer(callback, max_steps=3)
+    trainer.fit(BoringModel())
+    assert trainer.callback_metrics["ortho/weight"].item() == pytest.approx(1e-3)
+
+
+def test_manual_optimizers_that_are_stepped_unseen_are_told():
+    class Unseen(BoringModel):
+        def __init__(self):
+            super().__init__()
+            self.automatic_optimization = False
+
+        def training_step(self, batch, batch_idx):
+            optimizer = self.optimizers(use_pl_optimizer=False)
+            optimizer.zero_grad()
+            self.manual_backward(self.layer(batch).square().mean())
+            optimizer.step()
+
+    with pytest.warns(UserWarning, match="no optimizer step was seen in 50 batches"):
+        make_trainer(OrthogonalityCallback(Gram(), weight=1e-3), max_steps=-1, max_epochs=1).fit(Unseen())
+
+
+def test_total_steps_of_two_manual_optimizers_are_batches():
+    seen = []
+
+    class Two(BoringModel):
+        def __init__(self):
+            super().__init__()
+            self.automatic_optimization = False
+
+        def training_step(self, batch, batch_idx):
+            loss = self.layer(batch).square().mean()
+            self.manual_backward(loss)
+            for optimizer in self.optimizers():
+                optimizer.step()
+
+        def configure_optimizers(self):
+            return [torch.optim.SGD(self.parameters(), lr=0.01) for _ in range(2)]
+
+    callback = OrthogonalityCallback(Gram(), weight=1e-3, schedule=lambda s, total: seen.append((s, total)) or 1.0)
+    make_trainer(callback, max_steps=8).fit(Two())
+    assert seen[-1] == (3, 4)
+
+
 def test_state_is_saved_and_restored(tmp_path):
     callback = OrthogonalityCallback()
     trainer = make_trainer(callback, max_steps=3, enable_checkpointing=False)
@@ -291,7 +400,9 @@ def test_resumed_training_is_bit_identical(stop, tmp_path):
         ({"sync": "all"}, "sync='all'"),
         ({"sync": "global", "regularizer": LSH(normalize="rms")}, "sync='global'"),
         ({"name": "a/b"}, "name='a/b'"),
-        ({"layers": []}, r"layers=\[\]"),
+        ({"layers": 3}, "layers=3"),
+        ({"exclude": [1]}, r"exclude=\[1\]"),
+        ({"weight": "abc"}, "weight='abc'"),
     ],
 )
 def test_bad_arguments_are_named_before_training(options, message):

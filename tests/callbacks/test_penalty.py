@@ -189,6 +189,102 @@ def test_discriminator_penalty_stays_out_of_the_generator_step():
     assert callback.state_dict() == {"step": 1}  # one batch, though two optimizers stepped
 
 
+@pytest.mark.parametrize("regularizer", [ALL_ROWS, Gram()])
+def test_each_backward_of_a_gan_that_shares_its_fakes_carries_its_own_layers(regularizer):
+    """Fakes are made once; the discriminator's step uses them detached, the generator's does not."""
+
+    class Shared(boring().BoringModel):
+        def __init__(self):
+            super().__init__()
+            self.automatic_optimization = False
+            self.generator = nn.Linear(32, 8)
+            self.discriminator = nn.Linear(8, 4)
+
+        def training_step(self, batch, batch_idx):
+            g, d = self.optimizers()
+            fake = self.generator(batch)
+            d.zero_grad()
+            self.manual_backward(self.discriminator(fake.detach()).square().mean())
+            self.first = (self.discriminator.weight.grad.clone(), self.generator.weight.grad)
+            g.zero_grad()
+            self.manual_backward(self.discriminator(fake).mean())
+            self.second = self.generator.weight.grad.clone()
+
+        def configure_optimizers(self):
+            return [torch.optim.SGD(m.parameters(), lr=0.1) for m in (self.generator, self.discriminator)]
+
+    model = Shared()
+    reference = twin(model)
+    data = torch.utils.data.DataLoader(boring().RandomDataset(32, 16), batch_size=16)
+    callback = OrthogonalityCallback(regularizer, layers=["generator", "discriminator"], weight=0.5)
+    make_trainer(callback, max_steps=-1, max_epochs=1).fit(model, data)
+
+    def penalty(layer, output):
+        seen = output - layer.bias if regularizer.observes == "outputs" else layer.weight
+        return 0.5 * regularizer.penalty(seen.unsqueeze(0))
+
+    g, d = reference.generator, reference.discriminator
+    fake = g(next(iter(data)))
+    output = d(fake.detach())
+    expected = torch.autograd.grad(output.square().mean() + penalty(d, output), d.weight)[0]
+    torch.testing.assert_close(model.first[0], expected)
+    assert model.first[1] is None
+    output = d(fake)
+    expected = torch.autograd.grad(output.mean() + penalty(d, output) + penalty(g, fake), g.weight)[0]
+    torch.testing.assert_close(model.second, expected)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm")
+@pytest.mark.parametrize("regularizer", [Gram(), LSH(detach_inputs=True)])
+@pytest.mark.parametrize(
+    "reparametrize", [nn.utils.weight_norm, lambda m: nn.utils.prune.l1_unstructured(m, "weight", 0.5)]
+)
+def test_a_weight_made_by_a_forward_hook_is_that_of_the_counted_run(regularizer, reparametrize):
+    class Evaluating(boring().BoringModel):
+        def __init__(self):
+            super().__init__()
+            self.layer = reparametrize(nn.Linear(32, 4))
+
+        def training_step(self, batch, batch_idx):
+            loss = 0 * self.layer(batch).sum()
+            with torch.no_grad():
+                self.layer(batch)
+            return loss
+
+        def on_after_backward(self):
+            self.found = [p.grad.abs().sum() for n, p in self.named_parameters() if "bias" not in n]
+
+    import torch.nn.utils.prune
+
+    model = Evaluating()
+    data = torch.utils.data.DataLoader(boring().RandomDataset(32, 16), batch_size=16)
+    make_trainer(OrthogonalityCallback(regularizer)).fit(model, data)
+    assert any(found > 0 for found in model.found)
+
+
+def test_a_pass_without_gradients_before_a_checkpointed_one_is_no_reentrant_checkpointing():
+    from torch.utils.checkpoint import checkpoint
+
+    class Teaching(boring().BoringModel):
+        def training_step(self, batch, batch_idx):
+            with torch.no_grad():
+                target = self.layer(batch)
+            return (checkpoint(self.layer, batch.requires_grad_(), use_reentrant=False) - target - 1).square().mean()
+
+    callback = OrthogonalityCallback()
+    make_trainer(callback).fit(Teaching())
+    assert callback.penalty is not None
+
+
+def test_a_loss_that_is_no_tensor_is_left_to_lightning():
+    class Odd(boring().BoringModel):
+        def training_step(self, batch, batch_idx):
+            return 3.0
+
+    with pytest.raises(Exception, match="must return a Tensor"):
+        make_trainer(OrthogonalityCallback()).fit(Odd())
+
+
 def test_penalties_that_join_no_backward_are_reported_once():
     class DirectBackward(boring().BoringModel):
         def __init__(self):

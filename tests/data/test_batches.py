@@ -59,6 +59,13 @@ def test_place_in_the_epoch_is_restored():
     assert rows(resumed) == whole
 
 
+def test_an_epoch_cut_short_leaves_the_next_one_whole():
+    batches = make(shuffle=True)
+    whole = rows(batches)
+    assert len(list(itertools.islice(batches, 2))) == 2
+    assert rows(batches) == whole
+
+
 def test_counter_numbers_are_uniform_normal_and_stateless():
     index = torch.arange(50_000)
     u = counter.uniform(index, 4, 1, 2)

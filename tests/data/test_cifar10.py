@@ -78,6 +78,15 @@ def test_decoded_once_and_cached_and_a_damaged_cache_is_made_anew(tmp_path, monk
     assert_complete(load(tree, tmp_path))
 
 
+def test_a_changed_tree_is_decoded_anew(tmp_path):
+    tree = write_tree(tmp_path / "tree")
+    load(tree, tmp_path)
+    image = tree / "train" / "cat" / "0001.png"
+    image.write_bytes(encode_png(torch.zeros(3, 32, 32, dtype=torch.uint8)).numpy().tobytes())
+    x, y = load(tree, tmp_path)["train"]
+    assert x[y == CLASSES.index("cat")][1].sum() == 0
+
+
 def test_torchvision_folder(tmp_path, monkeypatch):
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()

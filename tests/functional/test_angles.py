@@ -141,10 +141,11 @@ def test_statistics_equal_those_of_all_angles(groups, k, d, seed):
     assert (found.counts - torch.histc(angles, 90, 0, 180)).abs().max() <= 1
 
 
-def test_statistics_in_blocks_equal_those_in_one(monkeypatch):
-    kernel = random_kernel(2, 37, 5)
+@pytest.mark.parametrize("elements", [5, 100, 3000])
+def test_statistics_in_blocks_equal_those_in_one(monkeypatch, elements):
+    kernel = random_kernel(7, 37, 5)
     whole = OF.angle_statistics(kernel)
-    monkeypatch.setattr("ortho_lightning.functional.angles._BLOCK_ELEMENTS", 100)
+    monkeypatch.setattr("ortho_lightning.functional.angles._BLOCK_ELEMENTS", elements)
     blocks = OF.angle_statistics(kernel)
     assert torch.equal(blocks.counts, whole.counts)
     assert blocks.mean == pytest.approx(whole.mean, rel=1e-12)

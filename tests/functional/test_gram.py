@@ -42,6 +42,11 @@ def test_zero_for_orthonormal_filters(options):
     assert OF.gram_penalty(orthonormal, **options).item() == pytest.approx(0.0, abs=1e-25)
 
 
+def test_off_diagonal_does_not_cancel():
+    kernel = torch.cat([30 * torch.eye(4), torch.zeros(1, 4)])
+    assert OF.gram_penalty(kernel, off_diagonal=True).item() == 0.0
+
+
 def test_floor_of_more_filters_than_dimensions_is_k_minus_d():
     tight_frame = torch.linalg.qr(random_kernel(8, 5)).Q  # 8 filters in R^5 with W W^T = I
     assert OF.gram_penalty(tight_frame).item() == pytest.approx(3.0)

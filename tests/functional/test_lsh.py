@@ -169,6 +169,16 @@ def test_no_overflow_at_any_scale(scale, dtype):
     assert not outputs.grad.isnan().any()
 
 
+@pytest.mark.parametrize("scale", [1e-45, 1e-42, 1e-39, 1e-36])
+def test_gradients_stay_finite_near_the_smallest_numbers(scale):
+    outputs = (random_outputs(20, 4).float() * scale).requires_grad_()
+    OF.lsh_penalty(outputs).backward()
+    assert outputs.grad.isfinite().all()
+    kernel = (random_outputs(4, 6).float() * scale).requires_grad_()
+    OF.pairwise_angles(kernel).sum().backward()
+    assert kernel.grad.isfinite().all()
+
+
 def test_rms_normalization_makes_the_penalty_scale_free():
     outputs = random_outputs(50, 4)
     scale = torch.tensor([1e-3, 1.0, 7.0, 1e3], dtype=torch.float64)

@@ -1,0 +1,91 @@
+"""From what the layers did in a step to the penalty of the step."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from ortho_lightning import kernels
+from ortho_lightning.callbacks.recording import LayerRecorder
+from ortho_lightning.callbacks.synchronize import joined_statistics
+from ortho_lightning.regularizers import Regularizer
+
+
+class StepPenalty:
+    """The penalties of the selected layers for the runs that the recorder holds.
+
+    Args:
+        layers: the layers by name.
+        regularizer: the penalty of one layer.
+        sync: whose rows make a penalty on outputs under DDP: "local" or "global".
+        persistent: see :class:`LayerRecorder`.
+    """
+
+    def __init__(
+        self,
+        layers: dict[str, nn.Module],
+        regularizer: Regularizer,
+        sync: Literal["local", "global"],
+        persistent: bool,
+    ) -> None:
+        self.recorder = LayerRecorder(layers, regularizer, persistent)
+        self.by_layer: dict[str, Tensor] = {}
+        """The last penalty of each layer, without graph."""
+        self.diagnostics: dict[str, float] = {}
+        """Further scalars of the last step that asked for them; ``<scalar>/<layer>`` for those of one layer."""
+        self._layers = layers
+        self._regularizer = regularizer
+        self._global = sync == "global" and regularizer.observes == "outputs"
+
+    def total(self, loss: Tensor, whole_step: bool, diagnose: bool) -> Tensor | None:
+        """The sum over layers of the mean over runs of the penalty, or None where no layer ran.
+
+        Args:
+            loss: what the penalty will be added to; the total lies on its device.
+            whole_step: every run of the step counts; otherwise those in the loss's graph.
+            diagnose: also find the diagnostics; these wait for the device.
+        """
+        runs = self.recorder.take(None if whole_step else loss)
+        processes = _world_size() if self._global else 1
+        penalties = self._joined(runs, loss.device) if processes > 1 else self._own(runs)
+        if not penalties:
+            return None
+        means = {name: torch.stack(values).mean() for name, values in penalties.items()}
+        self.by_layer = {name: mean.detach() for name, mean in means.items()}
+        if diagnose:
+            self._diagnose(runs, processes)
+        return torch.stack([mean.to(loss.device) for mean in means.values()]).sum()
+
+    def _own(self, runs: dict[str, list[Tensor]]) -> dict[str, list[Tensor]]:
+        seed = self.recorder.layer_seed
+        return {name: [self._regularizer.penalty(run, seed=seed(name)) for run in own] for name, own in runs.items()}
+
+    def _joined(self, runs: dict[str, list[Tensor]], device: torch.device) -> dict[str, list[Tensor]]:
+        statistics = {name: [self._regularizer.statistics(run) for run in own] for name, own in runs.items()}
+        shapes: dict[str, tuple[int, ...]] = {}
+        for name, layer in self._layers.items():
+            groups, k = kernels.filter_counts(layer)
+            shapes[name] = (groups, k, k)
+        joined = joined_statistics(statistics, shapes, reference=torch.zeros((), device=device))
+        return {name: [self._regularizer.penalty_from_statistics(run) for run in own] for name, own in joined.items()}
+
+    @torch.no_grad()
+    def _diagnose(self, runs: dict[str, list[Tensor]], processes: int) -> None:
+        found: dict[str, list[float]] = {}
+        floors = []
+        for name, own in runs.items():
+            floors.append(self._regularizer.floor(own[0]))
+            for key, value in self._regularizer.diagnostics(own[0]).items():
+                found.setdefault(key, []).append(float(value))
+                found[f"{key}/{name}"] = [float(value)]
+        self.diagnostics = {key: sum(values) / len(values) for key, values in found.items()}
+        known = [floor for floor in floors if floor is not None]
+        if known and len(known) == len(floors):
+            self.diagnostics["penalty_floor"] = sum(known) / processes  # rows of all processes lower the noise
+
+
+def _world_size() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
