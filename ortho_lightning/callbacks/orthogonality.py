@@ -31,8 +31,9 @@ class OrthogonalityCallback(Callback):
     """Push the filters of chosen layers towards mutual right angles while a network trains.
 
     The penalty joins the value that ``training_step`` returns (or, under manual optimization, the next
-    ``manual_backward``), so that accumulation, clipping, mixed precision and DDP treat it as part of the loss. Nothing
-    of the module is changed: what is replaced while ``fit`` runs is put back when it ends, also by an exception.
+    ``manual_backward`` whose loss depends on the run), so that accumulation, clipping, mixed precision and DDP treat it
+    as part of the loss. Nothing of the module is changed: what is replaced while ``fit`` runs is put back when it ends,
+    also by an exception.
 
     A run of a layer counts if it happens inside ``training_step``, with gradients enabled, while the layer's weight
     requires a gradient. A step is one training batch after which an optimizer stepped: the micro-batches of an
