@@ -17,7 +17,7 @@ class LayerSelectionError(ConfigurationError):
         shown = ", ".join(names[:40]) + (f", ... ({len(names)} in all)" if len(names) > 40 else "")
         message = f"{selection} selects no layer."
         if suggestion is not None:
-            message += f" Names are matched from the top of the model: did you mean {suggestion!r}?"
+            message += f" Patterns are for whole names, from the top of the model: did you mean {suggestion!r}?"
         message += (
             f" The model's layers are: {shown}." if names else " The model has no layer with two or more filters."
         )

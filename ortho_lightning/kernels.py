@@ -90,9 +90,10 @@ def _chosen(option: str, selection: Layers, named: list[tuple[str, nn.Module]], 
     for pattern in check_selection(option, selection):
         matched = {name for name, _ in named if fnmatchcase(name, pattern)}
         if not matched:
-            # users forget the attribute that holds their network
-            deeper = f"*.{pattern}" if any(fnmatchcase(name, f"*.{pattern}") for name, _ in named) else None
-            raise LayerSelectionError(f"{option}={pattern!r}", available, deeper)
+            # users forget the attribute that holds their network, or name a block for its layers
+            nearby = (f"*.{pattern}", f"{pattern}.*", f"*.{pattern}.*")
+            meant = (guess for guess in nearby if any(fnmatchcase(name, guess) for name, _ in named))
+            raise LayerSelectionError(f"{option}={pattern!r}", available, next(meant, None))
         chosen |= matched
     return chosen
 

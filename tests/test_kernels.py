@@ -222,6 +222,8 @@ def test_a_pattern_without_a_layer_lists_the_layers_and_suggests():
     outer.net = make_model()
     with pytest.raises(LayerSelectionError, match=r"did you mean '\*\.layer1\.\*'"):
         kernels.select_layers(outer, "layer1.*")
+    with pytest.raises(LayerSelectionError, match=r"did you mean 'layer1\.\*'"):
+        kernels.select_layers(make_model(), "layer1")
     with pytest.raises(LayerSelectionError, match="no layer with two or more filters"):
         kernels.select_layers(nn.ReLU())
 

@@ -110,17 +110,21 @@ class OrthogonalityCallback(Callback):
             raise ConfigurationError(
                 f"regularizer={self.regularizer!r}: must be an instance of a Regularizer, such as LSH(), or None"
             )
+        observes = "kernel" if self.regularizer is None else self.regularizer.observes
+        if observes not in ("outputs", "kernel"):
+            kind = type(self.regularizer).__name__
+            raise ConfigurationError(f"{kind}.observes={observes!r}: must be 'outputs' or 'kernel'")
         number = isinstance(self.weight, (int, float)) and not isinstance(self.weight, bool)
         if not number or not (self.weight >= 0 and math.isfinite(self.weight)):
             raise ConfigurationError(f"weight={self.weight!r}: must be 0 or a positive number")
         if self.schedule is not None and not callable(self.schedule):
             raise ConfigurationError(f"schedule={self.schedule!r}: must be callable as (step, total_steps) -> factor")
-        if self.every_n_steps < 1:
-            raise ConfigurationError(f"every_n_steps={self.every_n_steps}: must be 1 or more")
-        for option in ("log_every_n_steps", "log_histograms_every_n_epochs"):
+        for option in ("every_n_steps", "log_every_n_steps", "log_histograms_every_n_epochs"):
             value = getattr(self, option)
-            if value is not None and value < 1:
-                raise ConfigurationError(f"{option}={value}: must be 1 or more, or None for never")
+            if value is None and option != "every_n_steps":
+                continue  # never
+            if not isinstance(value, int) or value < 1:
+                raise ConfigurationError(f"{option}={value!r}: must be an integer of 1 or more")
         if self.sync not in ("local", "global"):
             raise ConfigurationError(f"sync={self.sync!r}: must be 'local' or 'global'")
         regularizer = self.regularizer
@@ -130,7 +134,7 @@ class OrthogonalityCallback(Callback):
                 f"sync='global': {regularizer!r} has no statistics that add up over processes; use sync='local'"
                 " (for LSH: or normalize=None)"
             )
-        if not self.name or "/" in self.name:
+        if not isinstance(self.name, str) or not self.name or "/" in self.name:
             raise ConfigurationError(f"name={self.name!r}: must be a word without '/'")
         for option in ("layers", "exclude"):
             kernels.check_selection(option, getattr(self, option))
@@ -371,6 +375,6 @@ def _total_steps(trainer: Any, module: Any) -> float:
 
 def _is_compiled(module: nn.Module) -> bool:
     return getattr(module, "_compiler_ctx", None) is not None or any(
-        isinstance(part, torch._dynamo.OptimizedModule) or part._compiled_call_impl is not None
+        "_orig_mod" in part._modules or part._compiled_call_impl is not None  # torch.compile(m) and m.compile()
         for part in module.modules()
     )

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ortho_lightning import kernels
 from ortho_lightning.callbacks.recording import LayerRecorder
 from ortho_lightning.callbacks.synchronize import joined_statistics
+from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.regularizers import Regularizer
 
 
@@ -60,8 +61,15 @@ class StepPenalty:
         return torch.stack([mean.to(loss.device) for mean in means.values()]).sum()
 
     def _own(self, runs: dict[str, list[Tensor]]) -> dict[str, list[Tensor]]:
-        seed = self.recorder.layer_seed
-        return {name: [self._regularizer.penalty(run, seed=seed(name)) for run in own] for name, own in runs.items()}
+        return {name: [self._of_run(name, run) for run in own] for name, own in runs.items()}
+
+    def _of_run(self, name: str, run: Tensor) -> Tensor:
+        penalty = self._regularizer.penalty(run, seed=self.recorder.layer_seed(name))
+        if not isinstance(penalty, Tensor) or penalty.dim() != 0:
+            found = f"a tensor of shape {tuple(penalty.shape)}" if isinstance(penalty, Tensor) else repr(penalty)
+            kind = type(self._regularizer).__name__
+            raise ConfigurationError(f"{kind}.penalty gave {found} for layer {name!r}: it must return a scalar tensor")
+        return penalty
 
     def _joined(self, runs: dict[str, list[Tensor]], device: torch.device) -> dict[str, list[Tensor]]:
         statistics = {name: [self._regularizer.statistics(run) for run in own] for name, own in runs.items()}

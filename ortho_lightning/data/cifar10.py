@@ -70,6 +70,8 @@ class CIFAR10DataModule(TensorDataModule):
         split_seed: int = 0,
     ) -> None:
         super().__init__(batch_size, eval_batch_size, seed, augment)
+        if not isinstance(download, bool):
+            raise ConfigurationError(f"download={download!r}: must be true or false")
         if val_images < 1 or (train_images is not None and train_images < 1) or pad < 0:
             raise ConfigurationError(
                 f"val_images={val_images}, train_images={train_images}, pad={pad}: "

@@ -28,6 +28,14 @@ def conf_dir() -> str:
     )
 
 
+def _plain(error: Exception) -> str:
+    """Hydra wraps what a constructor refuses; what counts is the reason and the part of the configuration."""
+    if isinstance(error, InstantiationException) and isinstance(error.__cause__, ValueError):
+        place = str(error).rpartition("full_key: ")[2]
+        return f"{error.__cause__} (while making {place})"
+    return str(error)
+
+
 def plain_errors(task: Callable[[DictConfig], T]) -> Callable[[DictConfig], T]:
     """End with one line for what a user can mend; HYDRA_FULL_ERROR=1 shows where it came from."""
 
@@ -38,7 +46,7 @@ def plain_errors(task: Callable[[DictConfig], T]) -> Callable[[DictConfig], T]:
         except (ConfigurationError, DataError, InstantiationException) as error:
             if os.environ.get("HYDRA_FULL_ERROR") == "1":
                 raise
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {_plain(error)}", file=sys.stderr)
             raise SystemExit(2) from None
 
     return wrapper

@@ -33,6 +33,13 @@ _COLUMNS = {
 }
 
 
+_LEGEND = (
+    "Means over layers and over {seeds} seed(s); differences of accuracy below a point say little with so few. The\n"
+    "penalty is in each regularizer's own units. Spread / random is the spread of the angles over that of random directions:\n"
+    "below 1 the filters are closer to right angles than chance, above 1 training has drawn some of them together."
+)
+
+
 def summarize(results: dict[str, Any]) -> dict[str, float | None]:
     """The figures of one run that the table shows: means over layers of its angles."""
     layers = results["layers"]
@@ -140,8 +147,13 @@ def run(config: DictConfig, overrides: Sequence[str]) -> list[dict[str, Any]]:
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="compare")
 @plain_errors
 def main(config: DictConfig) -> None:
-    runs = run(config, HydraConfig.get().overrides.task)
+    try:
+        runs = run(config, HydraConfig.get().overrides.task)
+    except KeyboardInterrupt:
+        print(f"\ninterrupted; what is finished is in {config.run_dir}")
+        raise SystemExit(130) from None
     print("\n" + table(runs))
+    print("\n" + _LEGEND.format(seeds=len(config.seeds)))
     failed = [one for one in runs if one["failure"] is not None]
     for one in failed:
         print(f"failed: {one['regularizer']}, seed {one['seed']}: {one['failure']}")

@@ -43,8 +43,8 @@ def find_checkpoint(config: DictConfig) -> str | None:
         if saved.is_file() and _identity(OmegaConf.to_container(OmegaConf.load(saved))) == wanted:
             return str(candidate)
     raise ConfigurationError(
-        f"ckpt_path=last: {len(candidates)} of the runs in {here.parent} have a checkpoint, none this configuration:"
-        " repeat the overrides of the run to resume, or give the path of its checkpoint"
+        f"ckpt_path=last: of {len(candidates)} runs with a checkpoint in {here.parent} none has this configuration; "
+        "repeat the overrides of the run to resume, or give the path of its checkpoint"
     )
 
 

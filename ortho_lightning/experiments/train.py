@@ -49,6 +49,8 @@ def run(config: DictConfig) -> dict[str, Any]:
     validated = {key: value.item() for key, value in trainer.callback_metrics.items() if not key.startswith("ortho/")}
     tested = (trainer.test(model, data, verbose=False) or [{}])[0]
 
+    if checkpoint is not None and clock.median_ms() is None:
+        print(f"{checkpoint} was complete already, so nothing was trained: raise trainer.max_epochs to go on")
     results = {
         "seed": config.seed,
         "test_accuracy": tested.get("test/accuracy"),

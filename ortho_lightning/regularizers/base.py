@@ -13,6 +13,8 @@ class Regularizer(ABC):
 
     A regularizer of your own is a subclass with one method::
 
+        from ortho_lightning import functional as OF
+
         class Coherence(Regularizer):
             def penalty(self, values, *, seed=0):
                 cosines = OF.pairwise_cosines(values)

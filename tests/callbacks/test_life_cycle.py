@@ -395,6 +395,8 @@ def test_resumed_training_is_bit_identical(stop, tmp_path):
         ({"regularizer": LSH}, "instance of a Regularizer"),
         ({"schedule": 0.5}, r"schedule=0\.5"),
         ({"every_n_steps": 0}, "every_n_steps=0"),
+        ({"every_n_steps": 1.5}, r"every_n_steps=1\.5"),
+        ({"name": 3}, "name=3"),
         ({"log_every_n_steps": 0}, "log_every_n_steps=0"),
         ({"log_histograms_every_n_epochs": -1}, "log_histograms_every_n_epochs=-1"),
         ({"sync": "all"}, "sync='all'"),

@@ -9,7 +9,7 @@ from torch import nn
 
 from ortho_lightning import OrthogonalityCallback
 from ortho_lightning import functional as OF
-from ortho_lightning.errors import UnsupportedLayerError
+from ortho_lightning.errors import ConfigurationError, UnsupportedLayerError
 from ortho_lightning.regularizers import LSH, Gram, Regularizer
 from ortho_lightning.schedules import LinearWarmup
 from tests.callbacks.helpers import PACKAGES, boring, images, make_trainer, twin, vision_module
@@ -408,6 +408,19 @@ def test_own_regularizer_is_one_small_class():
     )
     make_trainer(callback).fit(module, images())
     torch.testing.assert_close(callback.penalty, expected.detach())
+
+
+@pytest.mark.parametrize("wrong", [lambda values: values.square(), lambda values: 0.5])
+def test_a_penalty_that_is_no_scalar_tensor_is_refused(wrong):
+    class Own(Regularizer):
+        def penalty(self, values, *, seed=0):
+            return wrong(values)
+
+    with pytest.raises(ConfigurationError, match=r"Own\.penalty gave .* for layer 'net\.0'.*scalar tensor"):
+        make_trainer(OrthogonalityCallback(Own())).fit(vision_module(), images())
+    Own.observes = "output"
+    with pytest.raises(ConfigurationError, match=r"Own\.observes='output'"):
+        OrthogonalityCallback(Own())
 
 
 def test_user_regularizer_that_sees_outputs():

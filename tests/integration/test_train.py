@@ -91,10 +91,12 @@ def test_last_finds_the_newest_run_of_the_same_configuration(tmp_path):
     run_script("train", *options, "trainer.max_epochs=2", "regularizer=gram", "ckpt_path=last", cwd=tmp_path)
     results = [json.loads((folder / "results.json").read_text()) for folder in runs(tmp_path)]
     assert [result["steps"] for result in results] == [8, 16]
+    done = run_script("train", *options, "trainer.max_epochs=2", "regularizer=gram", "ckpt_path=last", cwd=tmp_path)
+    assert "was complete already" in done.stdout
     done = run_script(
         "train", *options, "regularizer=gram", "model.net.width=6", "ckpt_path=last", cwd=tmp_path, expect=2
     )
-    assert "ckpt_path=last: 2 of the runs" in done.stderr
+    assert "ckpt_path=last: of 2 runs with a checkpoint" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -104,7 +106,7 @@ def test_last_finds_the_newest_run_of_the_same_configuration(tmp_path):
         ("regularizer=lhs", "Could not find 'regularizer/lhs'"),
         ("regularizer.penalty.gama=3", "Key 'gama' is not in struct"),
         ("regularizer.penalty.gamma=0", "gamma=0"),
-        ("regularizer.weight=-1", "weight=-1"),
+        ("regularizer.weight=-1", "error: weight=-1: must be 0 or a positive number (while making callbacks"),
         ("callbacks.orthogonality.layers=stem", "selects no layer"),
         ("data.points=0", "points=0"),
         ("ckpt_path=nowhere.ckpt", "there is no such file"),
