@@ -33,11 +33,10 @@ _COLUMNS = {
 }
 
 
-_LEGEND = (
-    "Means over layers and over {seeds} seed(s); differences of accuracy below a point say little with so few. The\n"
-    "penalty is in each regularizer's own units. Spread / random is the spread of the angles over that of random directions:\n"
-    "below 1 the filters are closer to right angles than chance, above 1 training has drawn some of them together."
-)
+_LEGEND = """\
+Means over layers and over {seeds} seed(s): with so few, differences of accuracy below a point say little.
+The penalty is in each regularizer's own units. Spread / random is the spread of the angles over that of random
+directions: below 1 the filters are closer to right angles than chance, above 1 training has drawn some together."""
 
 
 def summarize(results: dict[str, Any]) -> dict[str, float | None]:
