@@ -60,7 +60,10 @@ class LayerRecorder:
         self._without_gradient: set[str] = set()
         self._handles: list[RemovableHandle] = []
         self._persistent = persistent
+        self.ran = self._ran
         if persistent:
+            # A graph break at each layer: traced, the seed's arithmetic becomes symbolic and never comes to an end.
+            self.ran = torch.compiler.disable(self._ran)
             self._install()
 
     @contextlib.contextmanager
@@ -129,7 +132,7 @@ class LayerRecorder:
             handle.remove()
         self._handles.clear()
 
-    def ran(self, name: str, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+    def _ran(self, name: str, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         """Called by the hooks after each run of a selected layer."""
         if _in_backward():
             self._recognize_reentrant_checkpointing(name)

@@ -605,3 +605,23 @@ def test_mixed_precision_scales_once_and_measures_in_float32(precision):
     found = model.found.float()
     # eight bits of the outputs are left, not the 256-fold of a scale applied twice or never taken back
     assert (found - expected).norm() < 0.2 * expected.norm()
+
+
+@pytest.mark.parametrize("compile_net", [lambda net: torch.compile(net, backend="aot_eager"), "in place"])
+def test_a_compiled_network_gets_the_same_penalty_and_gradient(compile_net):
+    def run(compiled):
+        module = vision_module(inplace=False)
+        module.net[5].p = 0.0
+        if compiled and compile_net == "in place":
+            module.net.compile(backend="aot_eager")
+        elif compiled:
+            module.net = compile_net(module.net)
+        callback = OrthogonalityCallback(LSH(max_samples=32), weight=1e-3, log_every_n_steps=None)
+        make_trainer(callback, max_steps=3).fit(module, images(12))
+        return callback.penalty, module.gradients, [layer["name"] for layer in callback.angle_report()]
+
+    (penalty, expected, names), (found_penalty, found, found_names) = run(False), run(True)
+    assert names == found_names
+    torch.testing.assert_close(found_penalty, penalty, rtol=1e-3, atol=1e-4)
+    for left, right in zip(expected, found, strict=True):
+        torch.testing.assert_close(right, left, rtol=1e-3, atol=1e-4)
