@@ -29,7 +29,8 @@ class LSH(Regularizer):
         normalize: "rms" divides each filter's outputs by their root mean square first, so that gamma means the same
             for every layer; None: as in the article.
         max_samples: rows used for the estimate, spread evenly over the batch and the map; None: all rows. 512 rows
-            cost about a tenth of all rows on a ResNet and estimate each similarity to 0.04.
+            tell each similarity to about 0.04; on the small CNN (batch 128) their gradient on the filters had a cosine
+            of 0.83 to 0.92 with that of all rows, layer by layer; 2048 rows, 0.92 to 0.98.
         detach_inputs: True: the gradient reaches the filters only, not the layers below.
 
     Raises:
