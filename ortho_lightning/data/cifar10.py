@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import lzma
 import os
 import pickle
@@ -11,12 +12,13 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 import torchvision
+from PIL import Image
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_image
 
 from ortho_lightning.data import counter
 from ortho_lightning.data.files import whole_file
@@ -214,8 +216,9 @@ def _decode(source: Path) -> dict[str, Split]:
         if len(parts) < 3 or parts[-3] not in _SIZES:
             raise DataError(f"{source}: {name} does not lie in train/<class>/ or test/<class>/")
         try:
-            image = decode_image(torch.frombuffer(bytearray(content), dtype=torch.uint8), ImageReadMode.RGB)
-        except RuntimeError as error:
+            with Image.open(io.BytesIO(content)) as opened:
+                image = torch.from_numpy(np.array(opened.convert("RGB"))).permute(2, 0, 1)
+        except (OSError, SyntaxError) as error:  # Pillow tells of a broken PNG by SyntaxError
             raise DataError(f"{source}: {name} is not a readable image: {error}") from error
         if image.shape != (3, 32, 32):
             size = " x ".join(map(str, image.shape[1:]))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torchvision.io import encode_png
+from PIL import Image
 
 from ortho_lightning.data.cifar10 import CLASSES, CIFAR10DataModule, crop_and_flip, load_cifar10
 from ortho_lightning.errors import ConfigurationError, DataError
@@ -25,13 +25,19 @@ def pixels(split, label, number):
     return torch.randint(0, 256, (3, 32, 32), generator=generator, dtype=torch.uint8)
 
 
+def png(image):
+    stream = io.BytesIO()
+    Image.fromarray(image.permute(1, 2, 0).numpy()).save(stream, "PNG")
+    return stream.getvalue()
+
+
 def write_tree(root, per_class=3):
     for split in ("train", "test"):
         for label, name in enumerate(CLASSES):
             folder = root / split / name
             folder.mkdir(parents=True)
             for number in range(per_class):
-                content = encode_png(pixels(split, label, number)).numpy().tobytes()
+                content = png(pixels(split, label, number))
                 (folder / f"{number:04d}.png").write_bytes(content)
     return root
 
@@ -82,7 +88,7 @@ def test_a_changed_tree_is_decoded_anew(tmp_path):
     tree = write_tree(tmp_path / "tree")
     load(tree, tmp_path)
     image = tree / "train" / "cat" / "0001.png"
-    image.write_bytes(encode_png(torch.zeros(3, 32, 32, dtype=torch.uint8)).numpy().tobytes())
+    image.write_bytes(png(torch.zeros(3, 32, 32, dtype=torch.uint8)))
     x, y = load(tree, tmp_path)["train"]
     assert x[y == CLASSES.index("cat")][1].sum() == 0
 
@@ -149,7 +155,7 @@ def test_missing_class_wrong_size_and_broken_image_are_named(tmp_path):
     with pytest.raises(DataError, match=r"test/ lacks the classes \['frog'\].*unknown classes \['toad'\]"):
         load(tree, tmp_path)
     (tree / "test" / "toad").rename(frog)
-    small = encode_png(torch.zeros(3, 32, 31, dtype=torch.uint8)).numpy().tobytes()
+    small = png(torch.zeros(3, 32, 31, dtype=torch.uint8))
     (frog / "0009.png").write_bytes(small)
     with pytest.raises(DataError, match=r"0009\.png is 32 x 31 pixels"):
         load(tree, tmp_path)
@@ -157,7 +163,7 @@ def test_missing_class_wrong_size_and_broken_image_are_named(tmp_path):
     with pytest.raises(DataError, match=r"0009\.png is not a readable image"):
         load(tree, tmp_path)
     (frog / "0009.png").unlink()
-    stray = io.BytesIO(encode_png(pixels("train", 0, 0)).numpy().tobytes())
+    stray = io.BytesIO(png(pixels("train", 0, 0)))
     (tree / "stray.png").write_bytes(stray.read())
     with pytest.raises(DataError, match=r"stray\.png does not lie in"):
         load(tree, tmp_path)
