@@ -28,7 +28,10 @@ def reference_penalties(module, x, penalty=OF.lsh_penalty):
     h2 = dropout(h2)
     z3 = F.linear(h2, linear.weight)
     loss = (z3 + linear.bias).square().mean()
-    rows = lambda z: z.movedim(1, -1).flatten(0, -2)  # noqa: E731
+
+    def rows(z):
+        return z.movedim(1, -1).flatten(0, -2)
+
     grouped = rows(z2).unflatten(1, (2, 4)).transpose(0, 1)
     return loss, [penalty(rows(z1)), penalty(grouped), penalty(z3)]
 
