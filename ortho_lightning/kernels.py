@@ -47,9 +47,8 @@ def select_layers(
         UnsupportedLayerError: for a layer asked for that has no two filters to compare.
         ConfigurationError: for a selection that is neither of the above.
     """
-    named = [
-        (name.replace("_orig_mod.", ""), module) for name, module in model.named_modules()
-    ]  # torch.compile's prefix
+    # torch.compile's prefix is not part of a name
+    named = [(name.replace("_orig_mod.", ""), module) for name, module in model.named_modules()]
     available = [name for name, module in named if _usual(module)]
     excluded = _chosen("exclude", exclude, named, available) if exclude is not None else set()
     if layers is None:
@@ -150,9 +149,9 @@ def effective_weight(module: nn.Module) -> Tensor:
         observed: Any = module.weight_fake_quant
         if hasattr(observed, "scale") and hasattr(observed, "quant_min"):
             return _fake_quantize(cast(Tensor, module.weight), observed)
-    parametrizations = getattr(module, "parametrizations", None)
-    if parametrizations is not None and "weight" in parametrizations:
-        flags = [(part, part.training) for part in parametrizations["weight"].modules()]
+    parametrization = _parametrization(module)
+    if parametrization is not None:
+        flags = [(part, part.training) for part in parametrization.modules()]
         try:
             for part, _ in flags:
                 part.training = False  # spectral norm's power iteration runs in training mode only
@@ -165,6 +164,12 @@ def effective_weight(module: nn.Module) -> Tensor:
     if hasattr(weight, "full_tensor"):  # a DTensor holds one rank's shard: a shard is not a kernel
         weight = weight.full_tensor()
     return weight.dequantize() if weight.is_quantized else weight
+
+
+def _parametrization(module: nn.Module) -> nn.Module | None:
+    """What makes the weight of a layer parametrized by ``torch.nn.utils.parametrize``."""
+    parametrizations = getattr(module, "parametrizations", None)
+    return parametrizations["weight"] if parametrizations is not None and "weight" in parametrizations else None
 
 
 def _fake_quantize(weight: Tensor, observed: Any) -> Tensor:
@@ -202,9 +207,9 @@ def weight_of_run(module: nn.Module) -> Tensor | None:
 
 def trains(module: nn.Module) -> bool:
     """Whether the layer's effective weight requires a gradient now, found without computing it."""
-    parametrizations = getattr(module, "parametrizations", None)
-    if parametrizations is not None and "weight" in parametrizations:
-        return any(parameter.requires_grad for parameter in parametrizations["weight"].parameters())
+    parametrization = _parametrization(module)
+    if parametrization is not None:
+        return any(parameter.requires_grad for parameter in parametrization.parameters())
     weight = module.weight
     return isinstance(weight, Tensor) and weight.requires_grad
 

@@ -18,13 +18,13 @@ from ortho_lightning import kernels
 WIDEST_LOGGED = 4096
 
 
-def layer_angles(layers: Mapping[str, nn.Module], widest: int | None = None) -> dict[str, OF.AngleStatistics]:
+def layer_angles(layers: Mapping[str, nn.Module], widest: int = WIDEST_LOGGED) -> dict[str, OF.AngleStatistics]:
     """Angle statistics of each layer that has weights yet, of at most ``widest`` of its filters a group."""
     measured = {}
     for name, module in layers.items():
         kernel = _kernel(module)
         if kernel is not None:
-            step = math.ceil(kernel.shape[1] / widest) if widest is not None else 1
+            step = math.ceil(kernel.shape[1] / widest)
             measured[name] = OF.angle_statistics(kernel[:, ::step])
     return measured
 
@@ -32,9 +32,11 @@ def layer_angles(layers: Mapping[str, nn.Module], widest: int | None = None) -> 
 def angle_report(layers: Mapping[str, nn.Module]) -> list[dict[str, Any]]:
     """One dict a layer; see :meth:`~ortho_lightning.OrthogonalityCallback.angle_report`."""
     report = []
-    for name, statistics in layer_angles(layers).items():
-        kernel = _kernel(layers[name])
-        assert kernel is not None
+    for name, module in layers.items():
+        kernel = _kernel(module)
+        if kernel is None:
+            continue
+        statistics = OF.angle_statistics(kernel)
         groups, k, d = kernel.shape
         report.append(
             {
@@ -56,15 +58,14 @@ def angle_report(layers: Mapping[str, nn.Module]) -> list[dict[str, Any]]:
     return report
 
 
-def angle_scalars(layers: Mapping[str, nn.Module], measured: Mapping[str, OF.AngleStatistics]) -> dict[str, float]:
+def angle_scalars(measured: Mapping[str, OF.AngleStatistics]) -> dict[str, float]:
     """Scalars of each layer, ``<scalar>/<layer>``, and of the model: their mean, and the largest cosine."""
     per_layer: dict[str, dict[str, float]] = {}
     for name, statistics in measured.items():
-        d = kernels.filters(layers[name]).shape[-1]
         per_layer[name] = {
             "angle_mean": statistics.mean,
             "angle_std": statistics.std,
-            "spread_ratio": statistics.std / OF.null_std(d),
+            "spread_ratio": statistics.std / OF.null_std(statistics.d),
             "max_abs_cos": statistics.max_abs_cos,
         }
     if not per_layer:

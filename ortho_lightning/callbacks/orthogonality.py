@@ -324,13 +324,13 @@ class OrthogonalityCallback(Callback):
         """Measure the angles, watch for a collapse, and log."""
         if self.log_every_n_steps is None and self._step_penalty is None:
             return
-        measured = measure.layer_angles(self._layers, measure.WIDEST_LOGGED)
+        measured = measure.layer_angles(self._layers)
         message = self._collapse.check([found.rms_cos for found in measured.values()])
         if message is not None and self.weight > 0:
             self._report("collapse", message.format(weight=self.weight))
         if self.log_every_n_steps is None:
             return
-        scalars = measure.angle_scalars(self._layers, measured)
+        scalars = measure.angle_scalars(measured)
         if self._step_penalty is not None and self.penalty is not None:
             scalars["penalty"] = self.penalty.item()
             scalars["weight"] = self._joined_weight
@@ -341,7 +341,7 @@ class OrthogonalityCallback(Callback):
     def _log_histograms(self, trainer: Any) -> None:
         if self.log_histograms_every_n_epochs is None:
             return
-        for name, statistics in measure.layer_angles(self._layers, measure.WIDEST_LOGGED).items():
+        for name, statistics in measure.layer_angles(self._layers).items():
             loggers.log_angle_histogram(trainer, f"{self.name}/angles/{name}", statistics)
 
     def _report_silent_layers(self) -> None:

@@ -15,7 +15,7 @@ from torch import nn
 
 from ortho_lightning import OrthogonalityCallback, kernels
 from ortho_lightning import functional as OF
-from ortho_lightning.callbacks.measure import WIDEST_LOGGED, layer_angles
+from ortho_lightning.callbacks.measure import layer_angles
 from ortho_lightning.data.files import whole_file
 
 # Blue and orange of Okabe and Ito's palette, told apart by colour-blind readers.
@@ -25,19 +25,16 @@ _COLUMNS = 4
 
 @dataclass(frozen=True)
 class AngleSnapshot:
-    """The angles of the selected layers at one moment, and the d of each layer."""
+    """The angles of the selected layers at one moment."""
 
     angles: dict[str, OF.AngleStatistics]
-    dimensions: dict[str, int]
 
     @classmethod
     def of(cls, callback: OrthogonalityCallback | None, model: nn.Module) -> AngleSnapshot:
         """The layers that ``callback`` selects in ``model``; none without a callback."""
         if callback is None:
-            return cls({}, {})
-        layers = kernels.select_layers(model, callback.layers, callback.exclude)
-        angles = layer_angles(layers, WIDEST_LOGGED)
-        return cls(angles, {name: kernels.filters(layers[name]).shape[-1] for name in angles})
+            return cls({})
+        return cls(layer_angles(kernels.select_layers(model, callback.layers, callback.exclude)))
 
 
 def null_density(degrees: np.ndarray, d: int) -> np.ndarray:
@@ -78,7 +75,7 @@ def _draw_layer(axis: plt.Axes, name: str, before: AngleSnapshot, after: AngleSn
             density = statistics.counts.numpy() / statistics.pairs * bins / 180
             axis.stairs(density, edges, fill=True, alpha=0.55, color=colour, label=label)
     degrees = np.linspace(0.5, 179.5, 359)
-    d = after.dimensions[name]
+    d = after.angles[name].d
     axis.plot(degrees, null_density(degrees, d), color=_NULL, linewidth=1, linestyle="--", label="random directions")
     statistics = after.angles[name]
     reach = max(25.0, 4 * OF.null_std(d), 4 * statistics.std)

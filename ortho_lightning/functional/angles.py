@@ -99,10 +99,11 @@ def welch_floor(k: int, d: int) -> float:
 class AngleStatistics:
     """Statistics of all pairwise angles of a kernel, in degrees, and their histogram over [0, 180].
 
-    ``counts[b]`` is the number of pairs in bin b of ``len(counts)`` equal bins. ``std`` is that of the population.
-    All are NaN, and the histogram empty, where there is no pair.
+    ``d`` is the dimension of the filters. ``counts[b]`` is the number of pairs in bin b of ``len(counts)`` equal bins,
+    ``std`` that of the population. The statistics are NaN, and the histogram empty, where there is no pair.
     """
 
+    d: int
     pairs: int
     mean: float
     std: float
@@ -132,8 +133,8 @@ def angle_statistics(kernel: Tensor, bins: int = 90) -> AngleStatistics:
         >>> statistics.mean, statistics.std, statistics.pairs
         (90.0, 0.0, 3)
     """
-    k = kernel.shape[-2]
-    directions = unit(kernel, dim=-1).reshape(-1, k, kernel.shape[-1])
+    directions = unit(kernel, dim=-1).reshape(-1, *kernel.shape[-2:])
+    groups, k, d = directions.shape
     widest = torch.float32 if kernel.device.type == "mps" else torch.float64  # MPS has no float64
     counts = torch.zeros(bins, dtype=torch.int64, device=kernel.device)
     # pairs are counted exactly; the sums are taken about 90 degrees, where the angles are, so that nothing cancels
@@ -150,7 +151,7 @@ def angle_statistics(kernel: Tensor, bins: int = 90) -> AngleStatistics:
         # not histc, which has no deterministic form on a GPU
         places = deviations.add_(90.0).mul_(bins / 180.0).long().clamp_(0, bins - 1)
         counts += torch.bincount(places, minlength=bins)
-    return _finish(directions.shape[0] * k * (k - 1) // 2, sums, extremes, counts)
+    return _finish(d, groups * k * (k - 1) // 2, sums, extremes, counts)
 
 
 def _cosines_of_pairs(directions: Tensor) -> Iterator[Tensor]:
@@ -172,14 +173,15 @@ def _cosines_of_pairs(directions: Tensor) -> Iterator[Tensor]:
                 yield (here @ part[:, stop:].mT).flatten()
 
 
-def _finish(pairs: int, sums: Tensor, cosine_extremes: Tensor, counts: Tensor) -> AngleStatistics:
+def _finish(d: int, pairs: int, sums: Tensor, cosine_extremes: Tensor, counts: Tensor) -> AngleStatistics:
     if pairs == 0:
         nan = math.nan
-        return AngleStatistics(0, nan, nan, nan, nan, nan, nan, 0.0, 0.0, counts.cpu())
+        return AngleStatistics(d, 0, nan, nan, nan, nan, nan, nan, 0.0, 0.0, counts.cpu())
     deviation, squares, cos_squares = sums.tolist()
     low, high = cosine_extremes.tolist()
     mean = deviation / pairs
     return AngleStatistics(
+        d=d,
         pairs=pairs,
         mean=90.0 + mean,
         std=math.sqrt(max(squares / pairs - mean * mean, 0.0)),
