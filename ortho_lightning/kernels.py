@@ -1,19 +1,17 @@
-"""A layer seen as filters and as outputs, and which layers of a model are meant.
+"""A layer seen as filters, and which layers of a model are meant.
 
-A layer is k filters in R^d a group. ``filters`` gives them as ``(groups, k, d)``; ``sample_outputs`` in a forward hook
-and ``as_samples`` after it give the outputs without bias, ``(groups, n, k)``.
+A layer is k filters in R^d a group. ``filters`` gives them as ``(groups, k, d)``; what the layer answers to its inputs
+is the business of :mod:`ortho_lightning.sampling`.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, TypeAlias, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ortho_lightning.errors import ConfigurationError, LayerSelectionError, UnsupportedLayerError
@@ -212,114 +210,6 @@ def trains(module: nn.Module) -> bool:
         return any(parameter.requires_grad for parameter in parametrization.parameters())
     weight = module.weight
     return isinstance(weight, Tensor) and weight.requires_grad
-
-
-# ---------------------------------------------------------------------------------------------------------- samples
-
-
-def sample_outputs(module: nn.Module, output: Tensor, max_samples: int | None, seed: int) -> Tensor:
-    """A copy of the output at up to ``max_samples`` positions on a regular grid, channels last: ``(n, channels)``.
-
-    Positions are the batch and what is not the channel axis. The grid's offset along each axis is drawn from ``seed``
-    alone, so that every position is visited over the steps. Nothing but a slice and a copy, so it may run inside a
-    forward hook under activation checkpointing, and before an in-place successor.
-    """
-    positions = _channels_last(module, output)
-    grid = _grid(positions.shape[:-1], max_samples, seed)
-    return positions[grid].clone(memory_format=torch.contiguous_format).flatten(0, -2)
-
-
-@dataclass(frozen=True)
-class SampledInputs:
-    """Inputs without graph, and the strides over them that give the outputs which :func:`sample_outputs` would take."""
-
-    x: Tensor
-    stride: tuple[int, ...]
-
-
-def sample_inputs(module: nn.Module, x: Tensor, output: Tensor, max_samples: int | None, seed: int) -> SampledInputs:
-    """What :func:`outputs_from_inputs` needs to find the outputs of :func:`sample_outputs` again.
-
-    Linear: the rows ``(n, d)``. Convolutions: the sampled images, padded and cut to begin at the grid's offset.
-    """
-    x = x.detach()
-    grid = _grid(_channels_last(module, output).shape[:-1], max_samples, seed)
-    if isinstance(module, nn.Linear):
-        return SampledInputs(torch.atleast_2d(x)[grid].clone().flatten(0, -2), ())
-    convolution = cast(nn.Conv2d, module)
-    if x.dim() == len(convolution.kernel_size) + 1:
-        x = x.unsqueeze(0)
-        grid = (slice(0, 1, 1), *grid)
-    mode = "constant" if convolution.padding_mode == "zeros" else convolution.padding_mode
-    x = F.pad(x[grid[0]], convolution._reversed_padding_repeated_twice, mode=mode)
-    # Output o + i s reads inputs from (o + i s) * stride on: begin there, and end with the last one's receptive field.
-    windows = []
-    for axis, cut in enumerate(grid[1:]):
-        stride, reach = convolution.stride[axis], convolution.dilation[axis] * (convolution.kernel_size[axis] - 1) + 1
-        windows.append(slice(cut.start * stride, (cut.stop - 1) * stride + reach))
-    strides = tuple(stride * cut.step for stride, cut in zip(convolution.stride, grid[1:], strict=True))
-    window = (slice(None), slice(None), *windows)
-    return SampledInputs(x[window].clone(), strides)
-
-
-def outputs_from_inputs(module: nn.Module, inputs: SampledInputs, weight: Tensor | None = None) -> Tensor:
-    """What the layer answers, without bias, to the inputs of :func:`sample_inputs`: ``(n, channels)``.
-
-    ``weight`` is as in :func:`filters`.
-    """
-    weight = effective_weight(module) if weight is None else weight
-    dtype = torch.promote_types(weight.dtype, torch.float32)
-    weight, x = weight.to(dtype), inputs.x.to(dtype)
-    with torch.autocast(x.device.type, enabled=False):
-        if isinstance(module, nn.Linear):
-            return F.linear(x, weight)
-        convolution = cast(nn.Conv2d, module)
-        convolve = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[len(inputs.stride)]
-        answer = convolve(x, weight, None, inputs.stride, 0, convolution.dilation, convolution.groups)
-    return answer.movedim(1, -1).flatten(0, -2)
-
-
-def as_samples(module: nn.Module, rows: Tensor, biased: bool = True) -> Tensor:
-    """Rows ``(n, channels)`` as ``(groups, n, k)`` in float32 or better, the bias taken off (its gradient too)."""
-    rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
-    if biased and module.bias is not None:
-        rows = rows - cast(Tensor, module.bias).to(rows.dtype)
-    groups = getattr(module, "groups", 1)
-    return rows.reshape(rows.shape[0], groups, rows.shape[1] // groups).transpose(0, 1)
-
-
-def _channels_last(module: nn.Module, output: Tensor) -> Tensor:
-    if isinstance(module, nn.Linear):
-        return output if output.dim() > 1 else output.unsqueeze(0)
-    spatial = len(cast(nn.Conv2d, module).kernel_size)
-    return output.movedim(-spatial - 1, -1)
-
-
-def _grid(sizes: Sequence[int], max_samples: int | None, seed: int) -> tuple[slice, ...]:
-    """A regular grid of up to ``max_samples`` positions: as many along the batch as fit, the rest over the others.
-
-    The number of positions depends on the sizes alone. The offset of each axis is drawn by itself, so that no axis
-    pairs with another as a single stride over the flattened map would pair them.
-    """
-    slices = []
-    left = max_samples
-    for axis, size in enumerate(sizes):
-        if left is None or size == 0:
-            slices.append(slice(0, size, 1))
-            continue
-        remaining = len(sizes) - axis
-        share = left if axis == 0 else _integer_root(left, remaining)
-        count = max(1, min(size, share))
-        step = size // count
-        offset = mix(seed, axis) % (size - (count - 1) * step)
-        slices.append(slice(offset, offset + (count - 1) * step + 1, step))
-        left //= count
-    return tuple(slices)
-
-
-def _integer_root(value: int, degree: int) -> int:
-    root = round(value ** (1 / degree))
-    return root if root**degree <= value else root - 1
 
 
 def mix(*values: int) -> int:

@@ -15,6 +15,7 @@ ROOMS = [
     "errors",
     "functional",
     "kernels",
+    "sampling",
     "regularizers",
     "schedules",
     "nn",

@@ -96,3 +96,23 @@ def test_bad_settings_are_named(settings, message):
 def test_settings_show():
     assert "gamma=2.0" in repr(LSH(gamma=2.0))
     assert repr(Gram(norm="spectral")) == "Gram(off_diagonal=False, norm='spectral')"
+
+
+@pytest.mark.parametrize(
+    "regularizer", [LSH(), LSH(normalize="rms"), LSH(probe="gaussian"), LSH(probe="exact"), Gram()]
+)
+def test_penalties_of_several_layers_are_those_of_each(regularizer):
+    values = [kernel(1, 30, 4), kernel(2, 20, 3), kernel(1, 30, 4), kernel(1, 30, 4).float(), kernel(1, 700, 200)]
+    seeds = [3, 4, 5, 6, 7]
+    for found, each, seed in zip(regularizer.penalties(values, seeds), values, seeds, strict=True):
+        torch.testing.assert_close(found, regularizer.penalty(each, seed=seed))
+
+
+def test_a_subclass_with_a_penalty_of_its_own_is_asked_for_it():
+    class Twice(LSH):
+        def penalty(self, values, *, seed=0):
+            return 2 * super().penalty(values, seed=seed)
+
+    values = [kernel(1, 30, 4), kernel(1, 30, 4)]
+    for found, plain in zip(Twice().penalties(values, [0, 0]), LSH().penalties(values, [0, 0]), strict=True):
+        torch.testing.assert_close(found, 2 * plain)

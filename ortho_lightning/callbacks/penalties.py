@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -61,10 +61,15 @@ class StepPenalty:
         return torch.stack([mean.to(loss.device) for mean in means.values()]).sum()
 
     def _own(self, runs: dict[str, list[Tensor]]) -> dict[str, list[Tensor]]:
-        return {name: [self._of_run(name, run) for run in own] for name, own in runs.items()}
+        names = [name for name, own in runs.items() for _ in own]
+        values = [run for own in runs.values() for run in own]
+        penalties = self._regularizer.penalties(values, [self.recorder.layer_seed(name) for name in names])
+        by_layer: dict[str, list[Tensor]] = {}
+        for name, penalty in zip(names, penalties, strict=True):
+            by_layer.setdefault(name, []).append(self._scalar(name, penalty))
+        return by_layer
 
-    def _of_run(self, name: str, run: Tensor) -> Tensor:
-        penalty = self._regularizer.penalty(run, seed=self.recorder.layer_seed(name))
+    def _scalar(self, name: str, penalty: Any) -> Tensor:
         if not isinstance(penalty, Tensor) or penalty.dim() != 0:
             found = f"a tensor of shape {tuple(penalty.shape)}" if isinstance(penalty, Tensor) else repr(penalty)
             kind = type(self._regularizer).__name__

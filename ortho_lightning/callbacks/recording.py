@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from ortho_lightning import kernels
+from ortho_lightning import kernels, sampling
 from ortho_lightning.errors import UnsupportedLayerError
-from ortho_lightning.kernels import SampledInputs, mix
+from ortho_lightning.kernels import mix
 from ortho_lightning.regularizers import Regularizer
+from ortho_lightning.sampling import SampledInputs
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,8 @@ class LayerRecorder:
     """Forward hooks on the selected layers that keep, for each run that counts, what the regularizer looks at.
 
     A run counts if gradients are enabled and the layer's weight requires one at that moment, and if it is not the
-    recomputation of activation checkpointing. The hooks take slices and copies only, since under checkpointing whatever
-    they did would be part of what is recomputed; the rest happens in :meth:`take`.
+    recomputation of activation checkpointing. The hooks only take rows, in a node that saves nothing, since under
+    checkpointing what they saved would have to be saved again in the recomputation; the rest happens in :meth:`take`.
 
     Args:
         layers: the layers by name.
@@ -132,26 +133,27 @@ class LayerRecorder:
             handle.remove()
         self._handles.clear()
 
-    def _ran(self, name: str, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        """Called by the hooks after each run of a selected layer."""
+    def _ran(self, name: str, module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
+        """Called by the hooks after each run of a selected layer; gives the output to hand on."""
         if _in_backward():
             self._recognize_reentrant_checkpointing(name)
-            return
+            return output
         if not self.open:
-            return
+            return output
         self.seen.add(name)
         if not kernels.trains(module):
-            return
+            return output
         if not torch.is_grad_enabled():
             self._without_gradient.add(name)
-            return
+            return output
         self._counted[name] += 1
         observed = None
         if self.regularizer.observes == "outputs":
-            observed = self._observe(name, module, args, kwargs, output)
+            output, observed = self._observe(name, module, args, kwargs, output)
         self._runs.setdefault(name, []).append(
             Run(getattr(output, "grad_fn", None), kernels.weight_of_run(module), observed)
         )
+        return output
 
     def _recognize_reentrant_checkpointing(self, name: str) -> None:
         # its first pass runs without gradients and does not count, so there are more recomputations than counted runs
@@ -164,15 +166,17 @@ class LayerRecorder:
                     "penalty to; checkpoint with use_reentrant=False",
                 )
 
-    def _observe(self, name: str, module: nn.Module, args: Any, kwargs: Any, output: Any) -> Tensor | SampledInputs:
+    def _observe(
+        self, name: str, module: nn.Module, args: Any, kwargs: Any, output: Any
+    ) -> tuple[Tensor, Tensor | SampledInputs]:
         if not isinstance(output, Tensor) or not output.is_floating_point():
             kind = output.dtype if isinstance(output, Tensor) else type(output).__name__
             raise UnsupportedLayerError(name, f"its outputs are {kind}, not floating-point numbers")
         seed = self.layer_seed(name)
         if self.regularizer.detach_inputs:
             x = args[0] if args else kwargs["input"]
-            return kernels.sample_inputs(module, x, output, self.regularizer.max_samples, seed)
-        return kernels.sample_outputs(module, output, self.regularizer.max_samples, seed)
+            return output, sampling.sample_inputs(module, x, output, self.regularizer.max_samples, seed)
+        return sampling.tap(module, output, self.regularizer.max_samples, seed)
 
     def _values(self, module: nn.Module, runs: list[Run]) -> list[Tensor]:
         if self.regularizer.observes == "kernel":
@@ -183,10 +187,10 @@ class LayerRecorder:
     @staticmethod
     def _samples(module: nn.Module, run: Run) -> Tensor:
         if isinstance(run.observed, SampledInputs):
-            rows = kernels.outputs_from_inputs(module, run.observed, run.weight)
-            return kernels.as_samples(module, rows, biased=False)
+            rows = sampling.outputs_from_inputs(module, run.observed, run.weight)
+            return sampling.as_samples(module, rows, biased=False)
         assert run.observed is not None
-        return kernels.as_samples(module, run.observed)
+        return sampling.as_samples(module, run.observed)
 
 
 class _Hook:
@@ -196,8 +200,8 @@ class _Hook:
         self.recorder = recorder
         self.name = name
 
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        self.recorder.ran(self.name, module, args, kwargs, output)
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        return self.recorder.ran(self.name, module, args, kwargs, output)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         return _idle_hook

@@ -81,15 +81,34 @@ def lsh_penalty(
         >>> lsh_penalty(torch.eye(4)).item()  # no two filters answer the same sample
         0.0
     """
+    return over_groups(lsh_penalties(outputs, lambda1, lambda2, gamma, reduction), reduction)
+
+
+@full_precision
+def lsh_penalties(
+    outputs: Tensor,
+    lambda1: float = 100.0,
+    lambda2: float = 1.0,
+    gamma: float | None = 10.0,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """:func:`lsh_penalty` of each group by itself, ``(..., n, k) -> (...)``; arguments and errors are the same."""
     check_lsh_arguments(lambda1, lambda2, reduction)
     directions = _smooth_signs(outputs, gamma)
     n, k = directions.shape[-2:]
     if n >= k:
-        return similarity_penalty(directions.mT @ directions, lambda1, lambda2, reduction)
-    lengths = directions.square().sum(-2)  # 1, or 0 for a zero column
-    total = directions.sum(-1).square().sum(-1) - lengths.sum(-1)
-    squares = (directions @ directions.mT).square().sum((-2, -1)) - lengths.square().sum(-1)
+        total, squares = _pair_sums(directions.mT @ directions)
+    else:
+        lengths = directions.square().sum(-2)  # 1, or 0 for a zero column
+        total = directions.sum(-1).square().sum(-1) - lengths.sum(-1)
+        squares = (directions @ directions.mT).square().sum((-2, -1)) - lengths.square().sum(-1)
     return _combine(total, squares, k, lambda1, lambda2, reduction)
+
+
+def over_groups(penalties: Tensor, reduction: Reduction, dim: int | None = None) -> Tensor:
+    """Penalties of groups averaged ("mean"; 0 where there is none) or added ("sum"), over all dimensions or one."""
+    total = penalties.sum() if dim is None else penalties.sum(dim)
+    return total if reduction == "sum" else total / max(penalties.numel() // max(total.numel(), 1), 1)
 
 
 def lsh_similarity_exact(kernel: Tensor) -> Tensor:
@@ -116,9 +135,8 @@ def similarity_penalty(
 ) -> Tensor:
     """The penalty of :func:`lsh_penalty` on similarities ``(..., k, k)`` however they were found; a scalar."""
     check_lsh_arguments(lambda1, lambda2, reduction)
-    similarity = off_diagonal(similarity)
-    total, squares = similarity.sum((-2, -1)), similarity.square().sum((-2, -1))
-    return _combine(total, squares, similarity.shape[-1], lambda1, lambda2, reduction)
+    total, squares = _pair_sums(similarity)
+    return over_groups(_combine(total, squares, similarity.shape[-1], lambda1, lambda2, reduction), reduction)
 
 
 @full_precision
@@ -204,9 +222,18 @@ def _smooth_signs(outputs: Tensor, gamma: float | None) -> Tensor:
     return unit(_signs(outputs, gamma), dim=-2)
 
 
-def _combine(total: Tensor, squares: Tensor, k: int, lambda1: float, lambda2: float, reduction: str) -> Tensor:
-    if reduction == "sum":
-        return (lambda1 * total.square() + lambda2 * squares).sum()
-    pairs = max(k * (k - 1), 1)
-    per_group = lambda1 * (total / pairs).square() + lambda2 * squares / pairs
-    return per_group.mean() if per_group.numel() else per_group.sum()
+def _pair_sums(similarity: Tensor) -> tuple[Tensor, Tensor]:
+    """The sums over ordered pairs of the similarity and of its square."""
+    similarity = off_diagonal(similarity)
+    return similarity.sum((-2, -1)), similarity.square().sum((-2, -1))
+
+
+def pair_weights(k: int, lambda1: float, lambda2: float, reduction: Reduction) -> tuple[float, float]:
+    """The factors of the squared sum and of the sum of squares over the k(k-1) ordered pairs."""
+    pairs = 1 if reduction == "sum" else max(k * (k - 1), 1)
+    return lambda1 / pairs**2, lambda2 / pairs
+
+
+def _combine(total: Tensor, squares: Tensor, k: int, lambda1: float, lambda2: float, reduction: Reduction) -> Tensor:
+    weight1, weight2 = pair_weights(k, lambda1, lambda2, reduction)
+    return weight1 * total.square() + weight2 * squares

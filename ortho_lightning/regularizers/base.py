@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Literal
 
 from torch import Tensor
@@ -35,6 +36,10 @@ class Regularizer(ABC):
     @abstractmethod
     def penalty(self, values: Tensor, *, seed: int = 0) -> Tensor:
         """A differentiable scalar. ``seed`` differs between layers and steps, for penalties that draw numbers."""
+
+    def penalties(self, values: Sequence[Tensor], seeds: Sequence[int]) -> list[Tensor]:
+        """:meth:`penalty` of each of several values with its seed; to be overridden where they can share their work."""
+        return [self.penalty(each, seed=seed) for each, seed in zip(values, seeds, strict=True)]
 
     def floor(self, values: Tensor) -> float | None:
         """What the penalty reads for orthogonal filters, given these values; None if that is not known."""

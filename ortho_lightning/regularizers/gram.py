@@ -31,7 +31,9 @@ class Gram(Regularizer):
         return f"Gram(off_diagonal={self.off_diagonal}, norm={self.norm!r})"
 
     def penalty(self, values: Tensor, *, seed: int = 0) -> Tensor:
-        return OF.gram_penalty(values, self.off_diagonal, self.norm)
+        if self.norm == "spectral":
+            return OF.gram_penalty(values, norm="spectral")
+        return OF.fast_gram_penalty(values, self.off_diagonal)
 
     def floor(self, values: Tensor) -> float | None:
         groups, k, d = values.shape

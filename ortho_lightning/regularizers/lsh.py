@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -11,6 +12,8 @@ from ortho_lightning import functional as OF
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.functional.lsh import Reduction, check_gamma, check_lsh_arguments
 from ortho_lightning.regularizers.base import Regularizer
+
+_MANY_NUMBERS = 2**17
 
 
 class LSH(Regularizer):
@@ -45,7 +48,7 @@ class LSH(Regularizer):
         reduction: Reduction = "mean",
         probe: Literal["inputs", "gaussian", "exact"] = "inputs",
         normalize: Literal["rms"] | None = None,
-        max_samples: int | None = 512,
+        max_samples: int | None = 1024,
         detach_inputs: bool = False,
     ) -> None:
         check_lsh_arguments(lambda1, lambda2, reduction)
@@ -77,10 +80,24 @@ class LSH(Regularizer):
         return f"LSH({', '.join(f'{name}={getattr(self, name)!r}' for name in settings)})"
 
     def penalty(self, values: Tensor, *, seed: int = 0) -> Tensor:
+        return self._penalties([values], [seed])[0]
+
+    def penalties(self, values: Sequence[Tensor], seeds: Sequence[int]) -> list[Tensor]:
+        if getattr(self.penalty, "__func__", None) is not LSH.penalty:  # a subclass has a penalty of its own
+            return super().penalties(values, seeds)
+        return self._penalties(values, seeds)
+
+    def _penalties(self, values: Sequence[Tensor], seeds: Sequence[int]) -> list[Tensor]:
         if self.probe == "exact":
-            return OF.similarity_penalty(OF.lsh_similarity_exact(values), self.lambda1, self.lambda2, self.reduction)
-        outputs = self._prepare(values, seed)
-        return OF.lsh_penalty(outputs, self.lambda1, self.lambda2, self.gamma, self.reduction)
+            settings = (self.lambda1, self.lambda2, self.reduction)
+            return [OF.similarity_penalty(OF.lsh_similarity_exact(filters), *settings) for filters in values]
+        outputs = [self._prepare(each, seed) for each, seed in zip(values, seeds, strict=True)]
+        found: dict[int, Tensor] = {}
+        for alike in _alike(outputs):
+            stacked = torch.stack([outputs[i] for i in alike]) if len(alike) > 1 else outputs[alike[0]].unsqueeze(0)
+            of_groups = OF.fast_lsh_penalties(stacked, self.lambda1, self.lambda2, self.gamma, self.reduction)
+            found.update(zip(alike, OF.over_groups(of_groups, self.reduction, dim=-1).unbind(), strict=True))
+        return [found[i] for i in range(len(outputs))]
 
     def floor(self, values: Tensor) -> float | None:
         if self.probe == "exact":
@@ -122,3 +139,16 @@ class LSH(Regularizer):
         directions = torch.randn(shape, generator=generator, device=kernel.device, dtype=dtype)
         with torch.autocast(kernel.device.type, enabled=False):
             return directions @ kernel.to(dtype).mT
+
+
+def _alike(outputs: Sequence[Tensor]) -> Iterable[list[int]]:
+    """The places of outputs that are worth one batched product: of one shape, dtype and device.
+
+    On a CPU a product of many numbers gains nothing by that, and stacking them would copy them.
+    """
+    places: dict[Any, list[int]] = {}
+    for i, each in enumerate(outputs):
+        alone = each.device.type == "cpu" and each.numel() > _MANY_NUMBERS
+        key = i if alone else (each.shape, each.dtype, each.device)
+        places.setdefault(key, []).append(i)
+    return places.values()

@@ -1,0 +1,205 @@
+"""The penalties with their gradients in closed form: two matrix products where automatic differentiation makes three.
+
+:mod:`~ortho_lightning.functional.lsh` and :mod:`~ortho_lightning.functional.gram` hold the formulas; these functions
+give the same values and gradients for less, and fall back to the formulas when they are differentiated twice.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ortho_lightning.functional._precision import full_precision, off_diagonal
+from ortho_lightning.functional.gram import gram_penalty
+from ortho_lightning.functional.lsh import Reduction, check_gamma, check_lsh_arguments, lsh_penalties, pair_weights
+
+
+@full_precision
+def fast_lsh_penalties(
+    outputs: Tensor,
+    lambda1: float = 100.0,
+    lambda2: float = 1.0,
+    gamma: float = 10.0,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    r"""Value and gradient of :func:`~ortho_lightning.functional.lsh_penalties`, faster.
+
+    With :math:`Y = \tanh(\gamma Z)`, :math:`S = Y^\top Y`, :math:`a_j = S_{jj}^{-1/2}`,
+    :math:`\vartheta_{ij} = a_i S_{ij} a_j` and :math:`G_{ij}` the derivative of the penalty by :math:`\vartheta_{ij}`
+    (0 on the diagonal), the derivative by Z is :math:`2 \gamma (Y M) \cdot (1 - Y^2)`, where off the diagonal
+    :math:`M_{ij} = a_i G_{ij} a_j` and on it :math:`M_{jj} = -a_j^2 \sum_i G_{ij} \vartheta_{ij}`. With fewer samples
+    than filters the products are those of :math:`\hat Y \hat Y^\top`; with ``lambda2=0`` there are none.
+
+    A filter whose smooth signs have squares near the smallest number of the dtype counts as zero (in float32, a root of
+    their sum below about 1e-12).
+
+    Args:
+        outputs: ``(..., n, k)`` pre-activations without bias, floating point.
+        lambda1, lambda2, gamma, reduction: as :func:`~ortho_lightning.functional.lsh_penalty`, with a gamma.
+
+    Returns:
+        ``(...)``, the penalty of each group.
+
+    Raises:
+        TypeError, ValueError: as :func:`~ortho_lightning.functional.lsh_penalty`.
+
+    Example:
+        >>> fast_lsh_penalties(torch.eye(4).expand(2, 4, 4))
+        tensor([0., 0.])
+    """
+    check_lsh_arguments(lambda1, lambda2, reduction)
+    check_gamma(gamma)
+    penalties: Tensor = _LSH.apply(outputs, lambda1, lambda2, gamma, reduction)[0]
+    return penalties
+
+
+@full_precision
+def fast_gram_penalty(kernel: Tensor, off_diagonal: bool = False) -> Tensor:
+    r"""Value and gradient of :func:`~ortho_lightning.functional.gram_penalty` in the Frobenius norm, faster.
+
+    The derivative of :math:`|W^\top W - I|_F^2` by W is :math:`4 W (W^\top W - I)`, from whichever of
+    :math:`W^\top W` and :math:`W W^\top` is smaller; off the diagonal it is :math:`4 W (W^\top W * (1 - I))`.
+
+    Args:
+        kernel: ``(..., k, d)``, floating point.
+        off_diagonal: leave out the diagonal.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        TypeError, ValueError: as :func:`~ortho_lightning.functional.gram_penalty`.
+
+    Example:
+        >>> fast_gram_penalty(2 * torch.eye(3)).item()
+        27.0
+    """
+    penalty: Tensor = _Gram.apply(kernel, off_diagonal)[0]
+    return penalty
+
+
+class _LSH(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        z: Tensor, lambda1: float, lambda2: float, gamma: float, reduction: Reduction
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The penalty (...); for the gradient, M or the Gram matrix of the rows, and the sum of similarities."""
+        n, k = z.shape[-2:]
+        weight1, weight2 = pair_weights(k, lambda1, lambda2, reduction)
+        y = torch.tanh(gamma * z)
+        if n < k or weight2 == 0:
+            inverse = _inverse_lengths(y.square().sum(-2))
+            y *= inverse.unsqueeze(-2)
+            lengths = y.square().sum(-2)
+            total = y.sum(-1).square().sum(-1) - lengths.sum(-1)
+            products = y @ y.mT if weight2 else y.new_zeros(())
+            squares = products.square().sum((-2, -1)) - lengths.square().sum(-1) if weight2 else y.new_zeros(())
+            return weight1 * total.square() + weight2 * squares, products, total
+        similarity = y.mT @ y
+        inverse = _inverse_lengths(similarity.diagonal(dim1=-2, dim2=-1))
+        similarity *= inverse.unsqueeze(-1)
+        similarity *= inverse.unsqueeze(-2)
+        similarity.diagonal(dim1=-2, dim2=-1).zero_()
+        total = similarity.sum((-2, -1))
+        squares = similarity.square()
+        penalty = weight1 * total.square() + weight2 * squares.sum((-2, -1))
+        slope = 2 * weight1 * total.unsqueeze(-1)
+        own = slope * similarity.sum(-2) + 2 * weight2 * squares.sum(-2)
+        factor = similarity.mul_(2 * weight2).add_(slope.unsqueeze(-1))
+        factor *= inverse.unsqueeze(-1)
+        factor *= inverse.unsqueeze(-2)
+        factor.diagonal(dim1=-2, dim2=-1).copy_(-own * inverse.square())
+        return penalty, factor, total
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        z, *ctx.arguments = inputs
+        _, factor, total = output
+        ctx.mark_non_differentiable(factor, total)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(z, factor, total)  # not Y, which z gives again: memory costs more here than tanh
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor | None, *_: Any) -> tuple[Tensor | None, None, None, None, None]:
+        z, factor, total = ctx.saved_tensors
+        lambda1, lambda2, gamma, reduction = ctx.arguments
+        if upstream is None:
+            return None, None, None, None, None
+        if torch.is_grad_enabled():
+            penalties = lsh_penalties(z, lambda1, lambda2, gamma, reduction)
+            gradient = torch.autograd.grad(penalties, z, upstream, create_graph=True)[0]
+        else:
+            with torch.autocast(z.device.type, enabled=False):
+                gradient = _lsh_gradient(z, factor, total, upstream, lambda1, lambda2, gamma, reduction)
+        return gradient, None, None, None, None
+
+
+def _lsh_gradient(
+    z: Tensor,
+    factor: Tensor,
+    total: Tensor,
+    upstream: Tensor,
+    lambda1: float,
+    lambda2: float,
+    gamma: float,
+    reduction: Reduction,
+) -> Tensor:
+    n, k = z.shape[-2:]
+    weight1, weight2 = pair_weights(k, lambda1, lambda2, reduction)
+    y = torch.tanh(gamma * z)
+    scale = (gamma * upstream).unsqueeze(-1).unsqueeze(-1)
+    if n < k or weight2 == 0:
+        inverse = _inverse_lengths(y.square().sum(-2)).unsqueeze(-2)
+        directions = y * inverse
+        by_direction = 4 * weight1 * total.unsqueeze(-1).unsqueeze(-1) * directions.sum(-1, keepdim=True)
+        by_direction = (
+            by_direction + 4 * weight2 * (factor @ directions) if weight2 else by_direction.expand_as(directions)
+        )
+        along = (by_direction * directions).sum(-2, keepdim=True)
+        by_sign = (by_direction - directions * along) * (inverse * scale)
+    else:
+        by_sign = y @ (factor * (2 * scale))
+    return torch.ops.aten.tanh_backward(by_sign, y)
+
+
+def _inverse_lengths(squares: Tensor) -> Tensor:
+    """1 / sqrt of the filters' sums of squares, 0 where those are too small to hold a direction."""
+    finfo = torch.finfo(squares.dtype)
+    counts = squares > finfo.tiny / finfo.eps**2
+    return torch.where(counts, torch.where(counts, squares, 1.0).rsqrt(), 0.0)
+
+
+class _Gram(torch.autograd.Function):
+    @staticmethod
+    def forward(kernel: Tensor, without_diagonal: bool) -> tuple[Tensor, Tensor]:
+        k, d = kernel.shape[-2:]
+        if without_diagonal:
+            excess = off_diagonal(kernel @ kernel.mT)
+            return excess.square().sum(), excess
+        excess = kernel @ kernel.mT if k <= d else kernel.mT @ kernel
+        excess.diagonal(dim1=-2, dim2=-1).sub_(1)
+        # |W^T W - I|^2 and |W W^T - I|^2 differ by the k - d eigenvalues 0 of the larger one
+        groups = kernel.shape[:-2].numel()
+        return excess.square().sum() + groups * max(k - d, 0), excess
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        kernel, ctx.without_diagonal = inputs
+        ctx.mark_non_differentiable(output[1])
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(kernel, output[1])
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor | None, _: Any) -> tuple[Tensor | None, None]:
+        kernel, excess = ctx.saved_tensors
+        if upstream is None:
+            return None, None
+        if torch.is_grad_enabled():
+            penalty = gram_penalty(kernel, ctx.without_diagonal)
+            return torch.autograd.grad(penalty, kernel, upstream, create_graph=True)[0], None
+        with torch.autocast(kernel.device.type, enabled=False):
+            factor = excess * (4 * upstream)
+            on_filters = ctx.without_diagonal or kernel.shape[-2] <= kernel.shape[-1]
+            return (factor @ kernel if on_filters else kernel @ factor), None
