@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 
 from ortho_lightning.data.files import whole_file
 from ortho_lightning.errors import ConfigurationError
+from ortho_lightning.experiments import markdown
 from ortho_lightning.experiments.cli import conf_dir, plain_errors
 from ortho_lightning.experiments.provenance import write_json
 
@@ -60,7 +61,7 @@ def summarize(results: dict[str, Any]) -> dict[str, float | None]:
 
 def table(runs: Sequence[dict[str, Any]]) -> str:
     """A Markdown table with a row an arm: the mean over its seeds of each figure, or why there is none."""
-    rows = [list(_COLUMNS)]
+    rows = []
     for arm in dict.fromkeys(run["regularizer"] for run in runs):
         done = [run for run in runs if run["regularizer"] == arm and run["failure"] is None]
         failed = [run for run in runs if run["regularizer"] == arm and run["failure"] is not None]
@@ -69,12 +70,7 @@ def table(runs: Sequence[dict[str, Any]]) -> str:
             values = [run[key] for run in done if run[key] is not None]
             row.append(_shown(statistics.fmean(values), key) if values else "-")
         rows.append(row)
-    widths = [max(len(row[i]) for row in rows) for i in range(len(_COLUMNS))]
-    lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
-    ]
-    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-    return "\n".join(lines)
+    return markdown.table(list(_COLUMNS), rows)
 
 
 def _shown(value: float, key: str) -> str:

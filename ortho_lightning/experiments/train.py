@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from ortho_lightning import OrthogonalityCallback
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.experiments.cli import conf_dir, plain_errors
+from ortho_lightning.experiments.clock import StepClock
 from ortho_lightning.experiments.pictures import AngleSnapshot, save_angle_picture
 from ortho_lightning.experiments.provenance import save_provenance, write_json
 from ortho_lightning.experiments.resume import find_checkpoint
@@ -77,47 +76,6 @@ class SeededSteps(Callback):
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         torch.manual_seed(mix(self.seed, trainer.current_epoch, batch_idx, trainer.global_rank))
-
-
-class StepClock(Callback):
-    """Times the first training steps, from the moment a batch is there until its optimizer step is done.
-
-    On a GPU by events, which make nothing wait.
-    """
-
-    _LEFT_OUT = 5  # the first steps allocate memory and choose kernels
-    _AT_MOST = 500
-
-    def __init__(self) -> None:
-        self._marks: list[tuple[Any, Any]] = []
-        self._began: Any = None
-
-    def on_train_batch_start(self, trainer: Any, *args: Any) -> None:
-        self._began = self._mark(trainer) if len(self._marks) < self._AT_MOST else None
-
-    def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
-        if self._began is not None:
-            self._marks.append((self._began, self._mark(trainer)))
-
-    def median_ms(self) -> float | None:
-        """Median time of a step in milliseconds, or None if none was timed."""
-        marks = self._marks[self._LEFT_OUT :] or self._marks
-        return statistics.median(self._between(*pair) for pair in marks) if marks else None
-
-    @staticmethod
-    def _mark(trainer: Any) -> Any:
-        if trainer.strategy.root_device.type != "cuda":
-            return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)
-        event.record()
-        return event
-
-    @staticmethod
-    def _between(began: Any, ended: Any) -> float:
-        if isinstance(began, float):
-            return 1000 * (ended - began)
-        ended.synchronize()
-        return float(began.elapsed_time(ended))
 
 
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="train")

@@ -1,0 +1,6 @@
+"""Measure what the penalties cost: python scripts/benchmark.py sweep=batch"""
+
+from ortho_lightning.experiments.benchmark import main
+
+if __name__ == "__main__":
+    main()

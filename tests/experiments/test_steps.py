@@ -1,0 +1,137 @@
+"""The benchmark measures what it says: rivals compute their formulas, and peaks count what a step holds."""
+
+import pytest
+import torch
+from torch import nn
+
+from ortho_lightning import functional as OF
+from ortho_lightning import kernels
+from ortho_lightning.errors import ConfigurationError
+from ortho_lightning.experiments.rivals import RIVALS
+from ortho_lightning.experiments.steps import ARMS, NETWORKS, Arm, Case, compared, measure, unreached
+from ortho_lightning.regularizers import LSH
+
+CPU = {"accelerator": "cpu"}
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 6, 3, bias=False))
+
+
+def test_the_recipe_is_the_penalty_of_all_rows():
+    net, x = network(), torch.randn(4, 3, 8, 8)
+    hidden = net[0](x)
+    penalty = RIVALS["recipe"](kernels.select_layers(net))
+    net(x)
+    last = nn.functional.conv2d(net[2](net[1](hidden)), net[3].weight)
+    rows = [z.movedim(1, -1).flatten(0, -2) for z in (hidden, last)]
+    k = torch.tensor([8.0, 6.0])
+    # the article's means are over all k^2 entries, the diagonal's zeros included
+    share = (k - 1) / k
+    expected = sum(
+        OF.lsh_penalty(z, lambda1=100 * s.item() ** 2, lambda2=s.item()) for z, s in zip(rows, share, strict=True)
+    )
+    torch.testing.assert_close(penalty(), expected, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("rival", ["gram_by_hand", "ocnn"])
+def test_rivals_on_the_weights_are_zero_for_orthogonal_filters_and_not_for_others(rival):
+    net = nn.Sequential(nn.Conv2d(9, 4, 1, bias=False), nn.Linear(9, 4, bias=False))
+    with torch.no_grad():
+        net[0].weight.copy_(torch.eye(4, 9)[:, :, None, None])
+        net[1].weight.copy_(torch.eye(4, 9))
+    penalty = RIVALS[rival](kernels.select_layers(net))
+    assert penalty().item() == 0
+    with torch.no_grad():
+        net[0].weight[0] = net[0].weight[1]
+    assert penalty().item() > 1
+
+
+def test_gram_by_hand_is_the_gram_penalty_and_srip_stays_below_it():
+    net = network()
+    layers = kernels.select_layers(net)
+    expected = sum(OF.gram_penalty(kernels.filters(layer)) for layer in layers.values())
+    torch.testing.assert_close(RIVALS["gram_by_hand"](layers)(), expected)
+    assert 0 < RIVALS["srip"](layers)() <= expected
+
+
+def test_the_orthogonal_parametrization_makes_orthogonal_filters():
+    net = network()
+    layers = kernels.select_layers(net)
+    RIVALS["orthogonal"](layers)
+    for layer in layers.values():
+        assert OF.gram_penalty(kernels.filters(layer)).item() < 1e-8
+    net(torch.randn(2, 3, 8, 8)).sum().backward()
+
+
+@pytest.mark.parametrize("name", [*ARMS[:-1], "geotorch"])
+def test_every_arm_trains(name):
+    if name == "geotorch":
+        pytest.importorskip("geotorch")
+    net = nn.Sequential(*network(), nn.Flatten(), nn.Linear(6 * 16, 10))
+    arm = Arm(name, net, (torch.randn(4, 3, 8, 8), torch.arange(4)), CPU)
+    before = [parameter.clone() for parameter in net.parameters()]
+    times = arm.step_times(2)
+    assert len(times) == 2
+    assert all(seconds > 0 for seconds in times)
+    assert all(torch.equal(a, b) for a, b in zip(net.parameters(), before, strict=True))  # it trains a copy
+
+
+def test_peak_counts_what_the_step_holds():
+    class Hoard(nn.Module):
+        def forward(self, x):
+            return (x * torch.ones(1_000_000, device=x.device).exp()[:1]).relu()
+
+    net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 10))
+    batch = (torch.randn(4, 3, 8, 8), torch.arange(4))
+    plain = Arm("none", net, batch, CPU).peak_bytes()
+    more = Arm("none", nn.Sequential(Hoard(), *net), batch, CPU).peak_bytes()
+    assert 3 * net[1].weight.nbytes < plain < 1e6
+    assert 7.9e6 < more - plain < 9e6  # the ones and their exponentials at once
+
+
+def test_all_rows_hold_more_memory_than_a_sample():
+    net = nn.Sequential(*network(), nn.Flatten(), nn.Linear(6 * 784, 10))
+    batch = (torch.randn(32, 3, 32, 32), torch.arange(32) % 10)
+    assert LSH().max_samples < 32 * 900
+    sampled, everything = (Arm(name, net, batch, CPU).peak_bytes() for name in ("lsh", "lsh_all_rows"))
+    assert everything > 1.1 * sampled
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_networks_are_compared_on_layers_that_run(name):
+    net, (x, _) = Case(name, 2, 32, 1).make()
+    layers = kernels.select_layers(net, compared(net), unreached(net))
+    ran = set()
+    for layer_name, layer in layers.items():
+        layer.register_forward_hook(lambda *_, layer_name=layer_name: ran.add(layer_name))
+    net(x)
+    assert ran == set(layers)
+    if name == "resnet18":
+        assert len(layers) == 20
+
+
+def test_rows_are_ratios_to_the_arm_without_penalty():
+    rows = measure(Case("small_cnn", 4, 32, 1), ["none", "gram"], rounds=2, steps=1, options=CPU)
+    assert [row.arm for row in rows] == ["none", "gram"]
+    assert rows[0].ratio == rows[0].peak_ratio == 1
+    assert rows[1].peak_ratio > 1
+
+
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        (Case("alexnet", 1, 32, 1), "networks='alexnet'"),
+        (Case("resnet18", 1, 32, 2), "widths=2"),
+        (Case("vit", 1, 30, 1), "resolutions=30"),
+    ],
+)
+def test_cases_that_cannot_be_made_are_refused(case, message):
+    with pytest.raises(ConfigurationError, match=message):
+        case.check()
+
+
+def test_unknown_arms_are_named():
+    with pytest.raises(ConfigurationError, match="arms='lhs'"):
+        Arm("lhs", network(), (torch.randn(1, 3, 8, 8), torch.zeros(1, dtype=torch.long)), CPU)
