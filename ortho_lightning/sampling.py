@@ -15,6 +15,7 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from ortho_lightning.kernels import effective_weight, mix
 
@@ -26,15 +27,37 @@ def tap(module: nn.Module, output: Tensor, max_samples: int | None, seed: int) -
     that is there. This node adds the rows' gradient at their positions only. It saves nothing for the backward, so
     activation checkpointing may leave it out when it recomputes, and it can be differentiated twice.
 
+    Where such a node cannot stand (on a view, under ``torch.func``, forward-mode differentiation or a module's backward
+    hook of the older kind, for which it would be the module's own), the rows are the plain slice.
+
     Returns:
-        A tensor of the same values and memory to put in the output's place, and the rows ``(n, channels)``.
+        The output, now after the node, and the rows ``(n, channels)``.
     """
-    if output._is_view() or type(output) is not Tensor or output.dim() < 2:
-        # in place of a view, what is handed on would hide a later change in place from the view's base
+    if not _can_tap(module, output):
         return output, sample_outputs(module, output, max_samples, seed)
-    _lone()  # found here, once: not inside a backward
+    prepare()
     grid = _grid(_channels_last(module, output).shape[:-1], max_samples, seed)
-    return cast("tuple[Tensor, Tensor]", _Tap.apply(output, _channel_axis(module), grid))
+    # The node counts as a change in place, so that whoever holds the output already stands behind it too and a ReLU in
+    # place may follow. Nothing has changed, though, for those who have saved the output before.
+    with torch.autograd._unsafe_preserve_version_counter(output):
+        return cast("tuple[Tensor, Tensor]", _Tap.apply(output, _channel_axis(module), grid))
+
+
+def prepare() -> None:
+    """Find out, once, how :func:`tap` knows a gradient that it may write into; best before any training step."""
+    _lone()
+
+
+def _can_tap(module: nn.Module, output: Tensor) -> bool:
+    return (
+        type(output) is Tensor
+        and output.dim() > 1
+        and output.grad_fn is not None
+        and not output._is_view()
+        and not torch._C._are_functorch_transforms_active()
+        and forward_ad._current_level < 0
+        and getattr(module, "_is_full_backward_hook", None) is not False
+    )
 
 
 class _Tap(torch.autograd.Function):
@@ -42,9 +65,8 @@ class _Tap(torch.autograd.Function):
     def forward(ctx: Any, output: Tensor, axis: int, grid: tuple[slice, ...]) -> tuple[Tensor, Tensor]:
         ctx.axis, ctx.grid, ctx.shape = axis, grid, output.shape
         ctx.set_materialize_grads(False)
-        # What comes next may work in place (ReLU): autograd forbids that on a view made in here, and marking ``output``
-        # as changed would spoil it for hooks before this one that have saved it. ``.data`` does neither.
-        return output.data, _copied_rows(output.movedim(axis, -1)[grid])
+        ctx.mark_dirty(output)
+        return output, _copied_rows(output.movedim(axis, -1)[grid])
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor | None, of_rows: Tensor | None) -> tuple[Tensor | None, None, None]:
@@ -52,6 +74,8 @@ class _Tap(torch.autograd.Function):
             return gradient, None, None
         if gradient is None:
             gradient = of_rows.new_zeros(ctx.shape)
+        elif gradient.layout != torch.strided:  # of a sparse embedding, say
+            gradient = gradient.to_dense()
         elif torch.is_grad_enabled() or _holders(gradient) != _lone():
             gradient = gradient.clone()  # a branch beside this one, or a hook, may hold the same tensor
         rows = gradient.movedim(ctx.axis, -1)[ctx.grid]
@@ -74,7 +98,8 @@ class _Witness(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, output: Tensor, seen: list[Any], _: Any) -> tuple[Tensor, Tensor]:
         ctx.seen = seen
-        return output.data, output.new_zeros(1)
+        ctx.mark_dirty(output)
+        return output, output.new_zeros(1)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor | None, of_rows: Tensor | None) -> tuple[Tensor | None, None, None]:

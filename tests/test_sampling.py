@@ -174,6 +174,14 @@ def test_tap_has_the_gradient_of_a_slice(layer, shape, successor):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize(("layer", "shape"), TAPPED[:6])
+def test_batches_are_tapped_not_sliced(layer, shape):
+    output = layer(torch.randn(shape, dtype=layer.weight.dtype))
+    before = output.grad_fn
+    handed_on, _ = sampling.tap(layer, output, 5, seed=0)
+    assert handed_on.grad_fn is not before
+
+
 def test_tap_hands_on_the_same_memory_and_copies_the_rows():
     layer, x = nn.Conv2d(3, 4, 3), torch.randn(2, 3, 6, 6)
     output = layer(x)
@@ -225,6 +233,69 @@ def test_tap_does_not_spoil_what_an_earlier_hook_has_saved():
     handed_on, rows = sampling.tap(layer, output, 5, seed=0)
     (activity + handed_on.sin().sum() + rows.sum()).backward()
     assert layer.weight.grad.isfinite().all()
+
+
+def test_an_output_kept_before_the_tap_stays_the_one_that_goes_on():
+    layer, x = nn.Conv2d(3, 4, 3).double(), torch.randn(2, 3, 6, 6, dtype=torch.float64)
+
+    def gradient(take):
+        kept = layer(x)
+        handed_on, rows = take(layer, kept, 5, 0)
+        logits = F.relu(handed_on, inplace=True).sum((2, 3))
+        loss = logits.sin().sum() + kept.square().sum() + rows.square().sum()
+        return torch.autograd.grad(loss, layer.weight)[0]
+
+    torch.testing.assert_close(gradient(sampling.tap), gradient(plain))
+
+
+def test_autograd_still_notices_a_change_in_place_of_what_was_saved():
+    layer, x = nn.Conv2d(3, 4, 3), torch.randn(2, 3, 6, 6)
+    output = layer(x)
+    activity = output.square().mean()
+    handed_on, _ = sampling.tap(layer, output, 5, seed=0)
+    F.relu(handed_on, inplace=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        activity.backward()
+
+
+@pytest.mark.parametrize("transform", ["jvp", "grad", "vmap", "dual"])
+def test_under_function_transforms_the_plain_slice_stands_in(transform):
+    layer, x = nn.Linear(5, 4), torch.randn(6, 5)
+
+    def total(x):
+        output, rows = sampling.tap(layer, layer(x), 3, seed=0)
+        return output.sum() + rows.square().sum()
+
+    if transform == "jvp":
+        value, _ = torch.func.jvp(total, (x,), (torch.ones_like(x),))
+    elif transform == "grad":
+        assert torch.func.grad(total)(x).isfinite().all()
+        return
+    elif transform == "vmap":
+        value = torch.func.vmap(total)(x[None])[0]
+    else:
+        with torch.autograd.forward_ad.dual_level():
+            value = total(torch.autograd.forward_ad.make_dual(x, torch.ones_like(x)))
+    torch.testing.assert_close(value, total(x))
+
+
+def test_tap_takes_a_sparse_gradient():
+    layer = nn.Linear(5, 4)
+    handed_on, rows = sampling.tap(layer, layer(torch.randn(6, 5)), 3, seed=0)
+    loss = F.embedding(torch.tensor([0, 2]), handed_on, sparse=True).sum() + rows.sum()
+    loss.backward()
+    torch.testing.assert_close(layer.bias.grad, torch.full((4,), 2.0 + 3.0))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_backward_hooks_of_the_older_kind_see_the_layer_and_not_the_tap():
+    layer, seen = nn.Linear(5, 4), []
+    layer.register_backward_hook(lambda module, inputs, outputs: seen.append(len(inputs)))
+    x = torch.randn(6, 5, requires_grad=True)
+    layer(x).sum().backward()
+    layer.register_forward_hook(lambda module, args, output: sampling.tap(module, output, 3, 0)[0])
+    layer(x).sum().backward()
+    assert seen[0] == seen[1] == 3
 
 
 @pytest.mark.parametrize(("layer", "shape"), TAPPED[:2] + TAPPED[4:5])

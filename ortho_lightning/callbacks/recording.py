@@ -62,6 +62,7 @@ class LayerRecorder:
         self._handles: list[RemovableHandle] = []
         self._persistent = persistent
         self.ran = self._ran
+        sampling.prepare()
         if persistent:
             # A graph break at each layer: traced, the seed's arithmetic becomes symbolic and never comes to an end.
             self.ran = torch.compiler.disable(self._ran)

@@ -39,9 +39,8 @@ def measure_steps(config: DictConfig, folder: Path) -> str:
     for name, value in (("rounds", config.rounds), ("steps", config.steps)):
         if value < 1:
             raise ConfigurationError(f"{name}={value}: must be 1 or more")
-    unknown = [arm for arm in arms if arm not in steps.ARMS]
-    if unknown:
-        raise ConfigurationError(f"arms={unknown[0]!r}: there are {list(steps.ARMS)}")
+    for arm in arms:
+        steps.check_arm(arm)
     cases = [
         steps.Case(*case) for case in product(config.networks, config.batch_sizes, config.resolutions, config.widths)
     ]
@@ -121,7 +120,12 @@ def measure_data(config: DictConfig, folder: Path) -> str:
 
 def machine() -> dict[str, Any]:
     """What the numbers were measured on."""
-    found: dict[str, Any] = {"cpu": platform.machine(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+    found: dict[str, Any] = {
+        "architecture": platform.machine(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+    }
     if torch.cuda.is_available():
         found["gpu"] = torch.cuda.get_device_name()
     return found

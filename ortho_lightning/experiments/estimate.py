@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from ortho_lightning import kernels, sampling
 from ortho_lightning.data import CIFAR10DataModule
-from ortho_lightning.experiments.steps import NETWORKS, compared
+from ortho_lightning.errors import ConfigurationError
+from ortho_lightning.experiments.steps import Case, compared
 from ortho_lightning.kernels import mix
 from ortho_lightning.regularizers import LSH
 
@@ -60,12 +61,20 @@ class _Watch:
 def measure(
     root: str, network: str, batch_size: int, max_samples: Sequence[int], steps: int, every: int, weight: float
 ) -> list[Row]:
-    """Train on CIFAR-10 with the default penalty and look at every few steps at all the samples of the same batch."""
+    """Train on CIFAR-10 with the default penalty and look at every few steps at all the samples of the same batch.
+
+    Raises:
+        ConfigurationError: for settings that leave nothing to look at, before the data is read.
+    """
+    Case(network, batch_size, 32, 1).check()
+    if not 1 <= every <= steps:
+        raise ConfigurationError(f"estimate.every={every}, estimate.steps={steps}: nothing would be looked at")
+    for rows in max_samples:
+        LSH(max_samples=rows)
     data = CIFAR10DataModule(root, batch_size=batch_size)
     data.prepare_data()
     data.setup("fit")
-    torch.manual_seed(0)
-    trained = NETWORKS[network](1, 32)
+    trained, _ = Case(network, batch_size, 32, 1).make()
     watch = _Watch(trained)
     optimizer = torch.optim.SGD(trained.parameters(), lr=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4)
     found: dict[int | None, list[tuple[list[float], list[float]]]] = {n: [] for n in (None, *max_samples)}

@@ -55,12 +55,13 @@ def gram_by_hand(layers: Layers) -> Penalty:
 
 def srip(layers: Layers) -> Penalty:
     """The spectral restricted isometry penalty (Bansal et al. 2018) with one power iteration."""
+    generator = torch.Generator().manual_seed(0)
 
     def of_layer(layer: nn.Module) -> Tensor:
         w = kernels.effective_weight(layer).flatten(1)
         w = w if len(w) <= w.shape[1] else w.T
         difference = w @ w.T - torch.eye(len(w), device=w.device)
-        u = F.normalize(torch.rand(len(w), 1, device=w.device), dim=0)
+        u = F.normalize(torch.rand(len(w), 1, generator=generator).to(w.device), dim=0)
         v = F.normalize(difference @ u, dim=0)
         return (difference @ v).norm() ** 2
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -84,6 +83,9 @@ class Case:
         """Refuse what cannot be made, before anything is measured."""
         if self.network not in NETWORKS:
             raise ConfigurationError(f"networks={self.network!r}: there are {sorted(NETWORKS)}")
+        for key in ("batch_size", "resolution", "width"):
+            if getattr(self, key) < 1:
+                raise ConfigurationError(f"{key}={getattr(self, key)}: must be 1 or more")
         if self.network == "resnet18" and self.width != 1:
             raise ConfigurationError(f"widths={self.width}: torchvision's ResNet-18 has one width; take small_cnn")
         if self.network == "vit" and self.resolution % _patch(self.resolution):
@@ -117,12 +119,17 @@ class _Subject(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=1e-3, momentum=0.9)
 
 
+def check_arm(name: str) -> None:
+    """Refuse an unknown arm."""
+    if name not in ARMS:
+        raise ConfigurationError(f"arms={name!r}: there are {list(ARMS)}")
+
+
 class Arm:
     """A copy of a network with one regularizer, to be trained a few steps at a time."""
 
     def __init__(self, name: str, network: nn.Module, batch: tuple[Tensor, Tensor], options: dict[str, Any]) -> None:
-        if name not in ARMS:
-            raise ConfigurationError(f"arms={name!r}: there are {list(ARMS)}")
+        check_arm(name)
         self.name = name
         self.every = 4 if name == "lsh_every_4" else 1
         self._subject = _Subject(copy.deepcopy(network))
@@ -202,7 +209,6 @@ class _PeakMemory(Callback):
         held = [*pl_module.parameters(), *pl_module.buffers(), *state]
         held += [parameter.grad for parameter in pl_module.parameters()]
         self._before = sum(tensor.nbytes for tensor in held if isinstance(tensor, Tensor))
-        os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # it would tell of every start and stop
         self._profile = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
         self._profile.start()
 

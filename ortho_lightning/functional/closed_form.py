@@ -51,6 +51,8 @@ def fast_lsh_penalties(
     """
     check_lsh_arguments(lambda1, lambda2, reduction)
     check_gamma(gamma)
+    if gamma is None:
+        raise ValueError("gamma=None: the hard sign has no gradient; lsh_penalties gives its values")
     penalties: Tensor = _LSH.apply(outputs, lambda1, lambda2, gamma, reduction)[0]
     return penalties
 
@@ -84,8 +86,8 @@ class _LSH(torch.autograd.Function):
     @staticmethod
     def forward(
         z: Tensor, lambda1: float, lambda2: float, gamma: float, reduction: Reduction
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """The penalty (...); for the gradient, M or the Gram matrix of the rows, and the sum of similarities."""
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The penalty (...); for the gradient, M or the Gram matrix of the rows, the sum of similarities, and a."""
         n, k = z.shape[-2:]
         weight1, weight2 = pair_weights(k, lambda1, lambda2, reduction)
         y = torch.tanh(gamma * z)
@@ -96,7 +98,7 @@ class _LSH(torch.autograd.Function):
             total = y.sum(-1).square().sum(-1) - lengths.sum(-1)
             products = y @ y.mT if weight2 else y.new_zeros(())
             squares = products.square().sum((-2, -1)) - lengths.square().sum(-1) if weight2 else y.new_zeros(())
-            return weight1 * total.square() + weight2 * squares, products, total
+            return weight1 * total.square() + weight2 * squares, products, total, inverse
         similarity = y.mT @ y
         inverse = _inverse_lengths(similarity.diagonal(dim1=-2, dim2=-1))
         similarity *= inverse.unsqueeze(-1)
@@ -108,31 +110,27 @@ class _LSH(torch.autograd.Function):
         slope = 2 * weight1 * total.unsqueeze(-1)
         own = slope * similarity.sum(-2) + 2 * weight2 * squares.sum(-2)
         factor = similarity.mul_(2 * weight2).add_(slope.unsqueeze(-1))
-        factor *= inverse.unsqueeze(-1)
-        factor *= inverse.unsqueeze(-2)
-        factor.diagonal(dim1=-2, dim2=-1).copy_(-own * inverse.square())
-        return penalty, factor, total
+        factor.diagonal(dim1=-2, dim2=-1).copy_(-own)
+        return penalty, factor, total, inverse
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         z, *ctx.arguments = inputs
-        _, factor, total = output
-        ctx.mark_non_differentiable(factor, total)
+        ctx.mark_non_differentiable(*output[1:])
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(z, factor, total)  # not Y, which z gives again: memory costs more here than tanh
+        ctx.save_for_backward(z, *output[1:])  # not Y, which z gives again: memory costs more here than tanh
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor | None, *_: Any) -> tuple[Tensor | None, None, None, None, None]:
-        z, factor, total = ctx.saved_tensors
-        lambda1, lambda2, gamma, reduction = ctx.arguments
+        z, factor, total, inverse = ctx.saved_tensors
         if upstream is None:
             return None, None, None, None, None
-        if torch.is_grad_enabled():
-            penalties = lsh_penalties(z, lambda1, lambda2, gamma, reduction)
-            gradient = torch.autograd.grad(penalties, z, upstream, create_graph=True)[0]
-        else:
-            with torch.autocast(z.device.type, enabled=False):
-                gradient = _lsh_gradient(z, factor, total, upstream, lambda1, lambda2, gamma, reduction)
+        with torch.autocast(z.device.type, enabled=False):
+            if torch.is_grad_enabled():
+                penalties = lsh_penalties(z, *ctx.arguments)
+                gradient = torch.autograd.grad(penalties, z, upstream, create_graph=True)[0]
+            else:
+                gradient = _lsh_gradient(z, factor, total, inverse, upstream, *ctx.arguments)
         return gradient, None, None, None, None
 
 
@@ -140,6 +138,7 @@ def _lsh_gradient(
     z: Tensor,
     factor: Tensor,
     total: Tensor,
+    inverse: Tensor,
     upstream: Tensor,
     lambda1: float,
     lambda2: float,
@@ -149,18 +148,16 @@ def _lsh_gradient(
     n, k = z.shape[-2:]
     weight1, weight2 = pair_weights(k, lambda1, lambda2, reduction)
     y = torch.tanh(gamma * z)
-    scale = (gamma * upstream).unsqueeze(-1).unsqueeze(-1)
+    directions = y * inverse.unsqueeze(-2)
+    scale = (gamma * upstream).unsqueeze(-1) * inverse  # with a once on each side, as its square may overflow
     if n < k or weight2 == 0:
-        inverse = _inverse_lengths(y.square().sum(-2)).unsqueeze(-2)
-        directions = y * inverse
         by_direction = 4 * weight1 * total.unsqueeze(-1).unsqueeze(-1) * directions.sum(-1, keepdim=True)
-        by_direction = (
-            by_direction + 4 * weight2 * (factor @ directions) if weight2 else by_direction.expand_as(directions)
-        )
+        if weight2:
+            by_direction = by_direction + 4 * weight2 * (factor @ directions)
         along = (by_direction * directions).sum(-2, keepdim=True)
-        by_sign = (by_direction - directions * along) * (inverse * scale)
+        by_sign = (by_direction - directions * along) * scale.unsqueeze(-2)
     else:
-        by_sign = y @ (factor * (2 * scale))
+        by_sign = directions @ (factor * (2 * scale).unsqueeze(-2))
     return torch.ops.aten.tanh_backward(by_sign, y)
 
 
@@ -196,10 +193,10 @@ class _Gram(torch.autograd.Function):
         kernel, excess = ctx.saved_tensors
         if upstream is None:
             return None, None
-        if torch.is_grad_enabled():
-            penalty = gram_penalty(kernel, ctx.without_diagonal)
-            return torch.autograd.grad(penalty, kernel, upstream, create_graph=True)[0], None
         with torch.autocast(kernel.device.type, enabled=False):
+            if torch.is_grad_enabled():
+                penalty = gram_penalty(kernel, ctx.without_diagonal)
+                return torch.autograd.grad(penalty, kernel, upstream, create_graph=True)[0], None
             factor = excess * (4 * upstream)
             on_filters = ctx.without_diagonal or kernel.shape[-2] <= kernel.shape[-1]
             return (factor @ kernel if on_filters else kernel @ factor), None

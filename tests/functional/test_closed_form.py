@@ -106,6 +106,25 @@ def test_no_nan_from_finite_outputs(n, k, scale, lambda2, dtype, seed):
     assert z.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("scale", [1e-14, 1e-12, 1e-6])
+def test_small_and_equal_filters_do_not_overflow_under_loss_scaling(scale):
+    z = (numbers(600, 1, dtype=torch.float32).expand(600, 512) * scale).requires_grad_()
+    OF.fast_lsh_penalties(z, reduction="sum").backward(torch.tensor(65536.0))
+    assert z.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("fast", [OF.fast_lsh_penalties, OF.fast_gram_penalty])
+def test_second_derivatives_are_float32_under_autocast_too(fast):
+    z = numbers(30, 5, dtype=torch.float32).requires_grad_()
+
+    def gradient():
+        return torch.autograd.grad(fast(z), z, create_graph=True)[0]
+
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = gradient()
+    torch.testing.assert_close(found, gradient(), rtol=1e-6, atol=1e-9)
+
+
 def test_computes_in_float32_under_autocast_forward_and_backward():
     z = numbers(30, 5, dtype=torch.float32)
     expected = value_and_gradient(OF.fast_lsh_penalties, z, torch.tensor(1.0))
