@@ -16,7 +16,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from ortho_lightning.data.files import whole_file
+from ortho_lightning.files import whole_file
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.experiments.cli import conf_dir, plain_errors
 from ortho_lightning.experiments.provenance import write_json

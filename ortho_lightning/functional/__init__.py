@@ -20,8 +20,27 @@ from ortho_lightning.functional.lsh import (
     similarity_from_statistics,
     similarity_penalty,
 )
+from ortho_lightning.functional.moments import Moments
+from ortho_lightning.functional.similarity import spearman, whitened_cosines
+from ortho_lightning.functional.whitening import (
+    effective_rank,
+    mean_cosine,
+    numerical_rank,
+    principal_axes,
+    unit_sum,
+    whitening_scales,
+)
 
 __all__ = [
+    "Moments",
+    "effective_rank",
+    "mean_cosine",
+    "numerical_rank",
+    "principal_axes",
+    "spearman",
+    "unit_sum",
+    "whitened_cosines",
+    "whitening_scales",
     "AngleStatistics",
     "angle_statistics",
     "gram_penalty",
