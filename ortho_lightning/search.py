@@ -51,8 +51,9 @@ class SearchResult:
     def best(self) -> Setting:
         """The setting of the largest correlation; of equal ones that of the fewest components."""
         close = (self.spearman >= self.spearman.max() - 1e-12).nonzero().tolist()
-        i, j, l = min(close, key=lambda at: (self.components[at[2]], at))  # noqa: E741
-        return Setting(self.betas[i], self.gammas[j], self.components[l], float(self.spearman[i, j, l]))
+        at_beta, at_gamma, at_k = min(close, key=lambda at: (self.components[at[2]], at))
+        value = float(self.spearman[at_beta, at_gamma, at_k])
+        return Setting(self.betas[at_beta], self.gammas[at_gamma], self.components[at_k], value)
 
     def whitening(self) -> Whitening:
         """The best setting's whitening, fitted."""
@@ -116,6 +117,7 @@ class SearchResult:
             label=f"beta = {best.beta:g}, gamma = {best.gamma:g}",
         )
         axis.axvline(best.n_components, color="#444444", linewidth=0.8, linestyle=":", label=f"k = {best.n_components}")
+        axis.set_xscale("log", base=2)
         axis.set_xlabel("components k")
         axis.set_ylabel("Spearman x 100")
         axis.grid(alpha=0.3)

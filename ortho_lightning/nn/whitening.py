@@ -82,10 +82,15 @@ class Whitening(nn.Module):
 
     @classmethod
     def from_moments(
-        cls, moments: OF.Moments, n_components: int | None = None, beta: float = 1.0, gamma: float = 1.0
+        cls,
+        moments: OF.Moments,
+        n_components: int | None = None,
+        beta: float = 1.0,
+        gamma: float = 1.0,
+        dtype: torch.dtype = torch.float32,
     ) -> Whitening:
-        """A whitening fitted on the vectors whose moments these are."""
-        module = cls(n_components, beta, gamma)
+        """A whitening fitted on the vectors whose moments these are; ``dtype`` is that of its transform."""
+        module = cls(n_components, beta, gamma).to(dtype)
         module._fit_to(moments)
         return module
 
