@@ -13,14 +13,17 @@ import ortho_lightning
 MODULES = [module.name for module in pkgutil.walk_packages(ortho_lightning.__path__, "ortho_lightning.")]
 ROOMS = [
     "errors",
+    "files",
     "functional",
     "kernels",
     "regularizers",
     "schedules",
     "nn",
+    "search",
     "callbacks",
     "data",
     "models",
+    "integrations",
     "experiments",
 ]
 PACKAGE = Path(ortho_lightning.__file__).parent

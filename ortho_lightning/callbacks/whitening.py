@@ -25,11 +25,11 @@ _PREDICT_STEP = "predict_step"
 class WhiteningCallback(Callback):
     """Fit a :class:`~ortho_lightning.Whitening` to a layer's outputs, and keep it in the checkpoint.
 
-    The vectors of each validation epoch (the sanity check left out) are reduced to their moments as they come; at its end
-    the whitening is fitted, logged, and stored in every checkpoint made from then on. So a checkpoint of the end of an
-    epoch holds the whitening of the weights in it. Under DDP all processes end with the moments of all rows; those that a
-    ``DistributedSampler`` repeats to even out the processes are left out as long as the layer's outputs have a row for
-    each row of the batch.
+    The vectors of each validation epoch (the sanity check left out) are reduced to their moments as they come; at its
+    end the whitening is fitted, logged, and stored in every checkpoint made from then on. So a checkpoint of the end of
+    an epoch holds the whitening of the weights in it. Under DDP all processes end with the moments of all rows; those
+    that a ``DistributedSampler`` repeats to even out the processes are left out as long as the layer's outputs have a
+    row for each row of the batch.
 
     Args:
         layer: the dotted name of a submodule whose outputs are ``(N, d)``, or "predict_step": what the module's
@@ -95,16 +95,14 @@ class WhiteningCallback(Callback):
         self.whitening = None if stored is None else Whitening.from_state(stored, "the checkpoint")
 
     @staticmethod
-    def load(
-        checkpoint_path: str | os.PathLike[str], name: str = "whitening", weights_only: bool = True
-    ) -> Whitening:
+    def load(checkpoint_path: str | os.PathLike[str], name: str = "whitening", weights_only: bool = True) -> Whitening:
         """The whitening that a checkpoint holds, on the CPU.
 
         Args:
             checkpoint_path: a file that a Trainer with this callback wrote.
             name: that of the callback.
-            weights_only: read tensors and plain values only. False runs what the file says, and so is for files that you
-                trust, where a module's hyper-parameters are objects of other kinds.
+            weights_only: read tensors and plain values only. False runs what the file says, and so is for files that
+                you trust, where a module's hyper-parameters are objects of other kinds.
 
         Raises:
             DataError: for a file that cannot be read, or holds no whitening of that name, naming it.
@@ -115,8 +113,8 @@ class WhiteningCallback(Callback):
             raise DataError(f"{checkpoint_path} cannot be read as a checkpoint: {error}") from error
         except pickle.UnpicklingError as error:
             raise DataError(
-                f"{checkpoint_path} is damaged, or holds more than tensors and plain values; if you trust it, load it with "
-                f"weights_only=False ({str(error).splitlines()[0]})"
+                f"{checkpoint_path} is damaged, or holds more than tensors and plain values; if you trust it, "
+                f"load it with weights_only=False ({str(error).splitlines()[0]})"
             ) from error
         states = checkpoint.get("callbacks", {}) if isinstance(checkpoint, dict) else {}
         stored = states.get(_state_key(name), {}).get("whitening")
@@ -225,8 +223,8 @@ class WhiteningCallback(Callback):
         if not isinstance(output, Tensor) or not output.is_floating_point() or output.dim() != 2:
             kind = f"{output.dtype} {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
             raise ConfigurationError(
-                f"layer={self.layer!r}: its outputs are {kind}, not floating-point vectors (N, d). Choose a layer behind "
-                "the pooling, or layer='predict_step' and return the vectors from there"
+                f"layer={self.layer!r}: its outputs are {kind}, not floating-point vectors (N, d). Choose a "
+                "layer behind the pooling, or layer='predict_step' and return the vectors from there"
             )
         assert self._gathering is not None
         if self._own_rows is not None and len(output) == self._own_rows[1]:
@@ -247,8 +245,8 @@ class WhiteningCallback(Callback):
         if moments is None or moments.count < 2:
             raise ConfigurationError(
                 f"layer={self.layer!r}: {0 if moments is None else moments.count} vector(s) in an epoch of "
-                f"stage={self.stage!r}, and whitening needs two or more. A layer that does not run then, or runs in code "
-                "compiled before fit, cannot be seen: choose another, or layer='predict_step'"
+                f"stage={self.stage!r}, and whitening needs two or more. A layer that does not run then, or runs in "
+                "code compiled before fit, cannot be seen: choose another, or layer='predict_step'"
             )
         self.whitening = Whitening.from_moments(
             moments, self.n_components, self.beta, self.gamma, dtype=gathering.dtype

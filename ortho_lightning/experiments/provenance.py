@@ -20,6 +20,8 @@ _PACKAGES = (
     "pytorch-lightning",
     "torchmetrics",
     "hydra-core",
+    "scipy",
+    "safetensors",
     "tensorboard",
 )
 

@@ -93,9 +93,10 @@ class Moments:
         return self.scatter / self.count if self.count else torch.full_like(self.scatter, torch.nan)
 
     def second_moment(self, beta: float) -> Tensor:
-        r""":math:`\Sigma(\beta) = \frac{1}{N} \sum_a (x_a-\beta\mu)^\top(x_a-\beta\mu) = Cov + (1-\beta)^2 \mu^\top\mu`.
+        r""":math:`\Sigma(\beta) = Cov + (1-\beta)^2 \mu^\top\mu`, ``(d, d)`` float64.
 
-        The covariance at beta = 1, the uncentred second moment at beta = 0. ``(d, d)``, float64.
+        Equal to :math:`\frac{1}{N} \sum_a (x_a-\beta\mu)^\top(x_a-\beta\mu)`: the covariance at beta = 1, the uncentred
+        second moment at beta = 0.
         """
         return self.covariance + (1 - beta) ** 2 * torch.outer(self.mean, self.mean)
 

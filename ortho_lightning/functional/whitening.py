@@ -10,12 +10,16 @@ components, beta = gamma = 0 the singular value decomposition of the vectors as 
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from ortho_lightning.functional.moments import Moments
+
+_WIDEST_ON_ONE_THREAD = 1024
 
 
 def principal_axes(moments: Moments, beta: float = 1.0) -> tuple[Tensor, Tensor]:
@@ -26,8 +30,8 @@ def principal_axes(moments: Moments, beta: float = 1.0) -> tuple[Tensor, Tensor]
         beta: how much of the mean is subtracted; 1: all, 0: nothing.
 
     Returns:
-        Eigenvalues ``(d,)`` from large to small, 0 or more, and U ``(d, d)`` with an eigenvector a column whose entry of
-        largest magnitude is positive (the first of them, where some are as large up to rounding). float64.
+        Eigenvalues ``(d,)`` from large to small, 0 or more, and U ``(d, d)`` with an eigenvector a column whose entry
+        of largest magnitude is positive (the first of them, where some are as large up to rounding). float64.
 
     Raises:
         ValueError: for fewer than two vectors, or a beta that is not a finite number.
@@ -41,7 +45,8 @@ def principal_axes(moments: Moments, beta: float = 1.0) -> tuple[Tensor, Tensor]
         raise ValueError(f"{moments.count} vector(s): whitening needs two or more")
     if not math.isfinite(beta):
         raise ValueError(f"beta={beta}: must be a finite number; 1 subtracts the mean, 0 does not")
-    eigenvalues, axes = torch.linalg.eigh(moments.second_moment(beta))
+    with _one_thread(moments.d):
+        eigenvalues, axes = torch.linalg.eigh(moments.second_moment(beta))
     eigenvalues, axes = eigenvalues.flip(0).clamp_min(0.0), axes.flip(1)
     sizes = axes.abs()
     # of entries equal up to rounding the first decides, so that rounding does not
@@ -49,8 +54,26 @@ def principal_axes(moments: Moments, beta: float = 1.0) -> tuple[Tensor, Tensor]
     return eigenvalues, axes * torch.where(axes.gather(0, largest[None]) < 0, -1.0, 1.0)
 
 
+@contextlib.contextmanager
+def _one_thread(d: int) -> Iterator[None]:
+    """For a small decomposition, a sequence of thousands of short products.
+
+    Divided between threads, each waits for the slowest: on a machine with other work that took ten seconds at d = 384,
+    and one thread alone takes a twentieth of one.
+    """
+    threads = torch.get_num_threads()
+    if d > _WIDEST_ON_ONE_THREAD or threads == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def numerical_rank(eigenvalues: Tensor) -> int:
-    r"""How many eigenvalues are above :math:`d \cdot \epsilon_{64} \cdot \lambda_{max}`, rounding's share of the largest.
+    r"""How many eigenvalues are above rounding's share of the largest, :math:`d \cdot \epsilon_{64} \cdot \lambda_{max}`.
 
     Example:
         >>> numerical_rank(torch.tensor([4.0, 1.0, 1e-17]))
@@ -114,8 +137,9 @@ def unit_sum(vectors: Tensor) -> tuple[Tensor, int]:
 def mean_cosine(total: Tensor, count: int) -> float:
     r"""Mean cosine between two different vectors of a set: their anisotropy.
 
-    From the sum of the unit vectors alone: :math:`(|\sum_a \hat x_a|^2 - N) / (N (N - 1))`, which is the squared length of
-    the mean with the N pairs of a vector with itself left out. About 0 for vectors spread evenly, 1 for parallel ones.
+    From the sum of the unit vectors alone: :math:`(|\sum_a \hat x_a|^2 - N) / (N (N - 1))`, which is the squared length
+    of the mean with the N pairs of a vector with itself left out. About 0 for vectors spread evenly, 1 for parallel
+    ones.
 
     Args:
         total: sum of N unit vectors, ``(d,)``; see :func:`unit_sum`.

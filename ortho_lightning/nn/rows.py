@@ -40,8 +40,8 @@ def parts(rows: Rows, progress: bool = False) -> Iterator[Tensor]:
     """The rows part by part, ``(n, d)`` each; a memory map is read as the parts are asked for.
 
     Args:
-        rows: a tensor or array ``(N, d)``, or an iterable of such; a batch may also be a tuple or list with one of them,
-            as a DataLoader over a TensorDataset gives.
+        rows: a tensor or array ``(N, d)``, or an iterable of such; a batch may also be a tuple or list with one of
+            them, as a DataLoader over a TensorDataset gives.
         progress: show a bar with the rows read so far.
 
     Raises:

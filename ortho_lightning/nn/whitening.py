@@ -29,15 +29,15 @@ _TRANSFORM = ("shift", "projection", "back_projection")
 
 
 class Whitening(nn.Module):
-    r"""Centre, rotate and rescale vectors, and keep the first k components: :math:`(x - \beta\mu) U \Lambda^{-\gamma/2}`.
+    r"""Centre, rotate and rescale vectors, first k components: :math:`(x - \beta\mu) U \Lambda^{-\gamma/2}`.
 
-    :math:`U \Lambda U^\top` is the eigendecomposition of :math:`\frac{1}{N}\sum (x-\beta\mu)^\top(x-\beta\mu)`, eigenvalues
-    from large to small. Components beyond the rank get scale 0 when gamma > 0; the width stays k. Formula: J. Su, article
-    9079 (kexue.fm).
+    :math:`U \Lambda U^\top` is the eigendecomposition of :math:`\frac{1}{N}\sum (x-\beta\mu)^\top(x-\beta\mu)`,
+    eigenvalues from large to small. Components beyond the rank get scale 0 when gamma > 0; the width stays k. Formula:
+    J. Su, article 9079 (kexue.fm).
 
-    The moments that it was fitted on stay in the module (and in its ``state_dict``), so that :meth:`refit` needs no data.
-    They are float64 and stay it, whatever the module is cast to. The transform is in the module's dtype, float32 or better:
-    call ``.double()`` before ``fit`` for float64.
+    The moments that it was fitted on stay in the module (and in its ``state_dict``), so that :meth:`refit` needs no
+    data. They are float64 and stay it, whatever the module is cast to. The transform is in the module's dtype, float32
+    or better: call ``.double()`` before ``fit`` for float64.
 
     Args:
         n_components: k, 1 or more; None: all d.
@@ -100,13 +100,13 @@ class Whitening(nn.Module):
         """Fit on ``x`` alone, forgetting what was before.
 
         Args:
-            x: ``(N, d)`` tensor, array or memory map, or an iterable of such batches. One pass; nothing of its size is
-                made. Any floating point; fit on a GPU gives moments there and then moves them to the module.
+            x: ``(N, d)`` tensor, array or memory map, or an iterable of such batches; any floating point. One pass;
+                nothing of its size is made. The work is done where the vectors lie.
             progress: show a bar with the rows read so far.
 
         Raises:
-            ValueError: for fewer than two rows, fewer columns than ``n_components``, or NaN or infinity, naming the row.
-                The module stays as it was.
+            ValueError: for fewer than two rows, fewer columns than ``n_components``, or NaN or infinity, naming the
+                row. The module stays as it was.
             TypeError: for what is not floating point.
         """
         moments = self._moments_of(x, progress)
@@ -120,8 +120,8 @@ class Whitening(nn.Module):
         In whatever order batches come, the moments are those of all rows joined, up to rounding.
 
         Raises:
-            ValueError, TypeError: as :meth:`fit`, and for vectors of another size. The module stays as it was. That there
-                are two rows is asked for when the transform is needed.
+            ValueError, TypeError: as :meth:`fit`, and for vectors of another size. The module stays as it was. That
+                there are two rows is asked for when the transform is needed.
         """
         known = self.moments
         joined = self._moments_of(batch, first_row=known.count)
@@ -222,6 +222,12 @@ class Whitening(nn.Module):
     def moments(self) -> OF.Moments:
         """Count, mean and scatter matrix of all vectors fitted on; float64."""
         return OF.Moments(int(self.count), self.mean, self.scatter)
+
+    @property
+    def fitted_shape(self) -> tuple[int, int]:
+        """d and k: how many numbers a vector has before and after."""
+        d, k = self._ready().projection.shape
+        return d, k
 
     @property
     def spectrum(self) -> Tensor:
