@@ -264,7 +264,7 @@ class WhiteningCallback(Callback):
             "effective_rank": self.whitening.effective_rank,
             "effective_rank_after": OF.effective_rank(after),
             "mean_cosine": gathering.mean_cosine(),
-            "mean_cosine_after": gathering.mean_cosine_after(lambda rows: self.whitening(rows.cpu()), device),  # type: ignore[misc]
+            "mean_cosine_after": gathering.mean_cosine_after(lambda rows: self.whitening(rows.cpu()), device),
         }
         loggers.log_scalars(trainer, {f"{self.name}/{key}": value for key, value in scalars.items()})
         loggers.log_spectrum(trainer, f"{self.name}/spectrum", spectrum)
@@ -280,15 +280,13 @@ class _Hook:
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
         self.callback.ran(output)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        return _idle_hook
-
-    def __reduce__(self) -> str:
-        return "_idle_hook"
+    def __reduce__(self) -> Any:  # deep copies ask for this too
+        return _IdleHook, ()
 
 
-def _idle_hook(module: nn.Module, args: Any, output: Any) -> None:
-    pass
+class _IdleHook:
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
+        pass
 
 
 def _state_key(name: str) -> str:

@@ -72,8 +72,7 @@ def _load(path: Path) -> Pairs:
         raise DataError(f"{path} cannot be read: {error}") from error
     if a.ndim != 2 or a.shape != b.shape or score.shape != a.shape[:1] or not {a.dtype.kind, b.dtype.kind} <= {"f"}:
         raise DataError(
-            f"{path}: a {a.dtype} {a.shape}, b {b.dtype} {b.shape}, score {score.shape}; a and b must be floating "
-            "point "
-            "(N, d), and score (N,)"
+            f"{path}: a {a.dtype} {a.shape}, b {b.dtype} {b.shape}, score {score.shape}; a and b must be "
+            "floating point (N, d), and score (N,)"
         )
     return Pairs(a, b, score)

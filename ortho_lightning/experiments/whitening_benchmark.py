@@ -53,14 +53,15 @@ def run(config: DictConfig) -> str:
 def _time(subjects: dict[str, Callable[[], Any]], rows: int, repeats: int) -> list[dict[str, Any]]:
     """Medians of runs in turn, so that other work on the machine meets all alike."""
     times: dict[str, list[float]] = {name: [] for name in subjects}
-    memory: dict[str, float | None] = {}
+    memory: dict[str, float | None] = dict.fromkeys(subjects)
     for _ in range(repeats):
         for name, subject in subjects.items():
             with PeakMemory() as peak:
                 began = time.perf_counter()
                 subject()
                 times[name].append(time.perf_counter() - began)
-            memory[name] = peak.mib
+            if peak.mib is not None:
+                memory[name] = max(peak.mib, memory[name] or 0.0)
     reference = statistics.median(next(iter(times.values())))
     return [
         {

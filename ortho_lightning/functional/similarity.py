@@ -54,7 +54,8 @@ def spearman(values: Tensor, scores: Tensor) -> Tensor:
         ``(...)`` in [-1, 1], float64; 0 where all values, or all scores, are equal and so order nothing.
 
     Example:
-        >>> spearman(torch.tensor([[1.0, 5.0, 9.0], [2.0, 2.0, 2.0]]), torch.tensor([0.0, 1.0, 5.0])).tolist()
+        >>> found = spearman(torch.tensor([[1.0, 5.0, 9.0], [2.0, 2.0, 2.0]]), torch.tensor([0.0, 1.0, 5.0]))
+        >>> [round(value, 9) for value in found.tolist()]
         [1.0, 0.0]
     """
     ranks = _centred_ranks(values)

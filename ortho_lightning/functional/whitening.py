@@ -73,7 +73,7 @@ def _one_thread(d: int) -> Iterator[None]:
 
 
 def numerical_rank(eigenvalues: Tensor) -> int:
-    r"""How many eigenvalues are above rounding's share of the largest, :math:`d \cdot \epsilon_{64} \cdot \lambda_{max}`.
+    r"""How many eigenvalues are above rounding's share of the largest, :math:`d \epsilon_{64} \lambda_{max}`.
 
     Example:
         >>> numerical_rank(torch.tensor([4.0, 1.0, 1e-17]))
