@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from scipy.stats import rankdata
 from torch import Tensor
 
 from ortho_lightning.functional.moments import Moments
@@ -65,5 +64,7 @@ def spearman(values: Tensor, scores: Tensor) -> Tensor:
 
 
 def _centred_ranks(values: Tensor) -> Tensor:
+    from scipy.stats import rankdata  # here: it takes half a second to import, which every command would pay
+
     ranks = torch.from_numpy(np.asarray(rankdata(values.cpu().numpy(), axis=-1)))
     return ranks - (values.shape[-1] + 1) / 2

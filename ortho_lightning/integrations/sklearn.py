@@ -38,7 +38,7 @@ class WhiteningTransformer(TransformerMixin, BaseEstimator):
 
     def fit(self, X: Any, y: Any = None) -> WhiteningTransformer:  # noqa: N803
         """Fit on ``X`` (N, d); ``y`` is there for the convention. Raises as :meth:`Whitening.fit`."""
-        self.whitening_ = self._made(rows := self._checked(X, reset=True)).fit(rows)
+        self.whitening_ = self._made(rows := self._checked(X, reset=True, least=2)).fit(rows)
         return self
 
     def partial_fit(self, X: Any, y: Any = None) -> WhiteningTransformer:  # noqa: N803
@@ -68,5 +68,5 @@ class WhiteningTransformer(TransformerMixin, BaseEstimator):
         whitening = Whitening(self.n_components, self.beta, self.gamma)
         return whitening.double() if rows.dtype == np.float64 else whitening.to(torch.float32)
 
-    def _checked(self, x: Any, reset: bool) -> np.ndarray:
-        return validate_data(self, x, reset=reset, dtype=[np.float64, np.float32], ensure_min_samples=1)
+    def _checked(self, x: Any, reset: bool, least: int = 1) -> np.ndarray:
+        return validate_data(self, x, reset=reset, dtype=[np.float64, np.float32], ensure_min_samples=least)

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-faiss = pytest.importorskip("faiss")
+pytest.importorskip("faiss")
+import faiss
 
 from ortho_lightning import Whitening
 from ortho_lightning.errors import NotFittedError
