@@ -17,6 +17,7 @@ from ortho_lightning.experiments.whitening_pictures import save_spectrum_picture
 from ortho_lightning.files import whole_file
 from ortho_lightning.functional import Moments
 from ortho_lightning.nn import Whitening
+from ortho_lightning.nn.rows import moments_of
 from ortho_lightning.search import SearchResult, raw_score, score_pairs, search
 
 LEGEND = """\
@@ -34,7 +35,7 @@ def run(config: DictConfig) -> dict[str, Any]:
     moments = {}
     for encoder, splits in data.encoders.items():
         try:
-            moments[encoder] = Whitening().fit(data.sentences(encoder)).moments
+            moments[encoder] = moments_of(data.sentences(encoder))
             found = search(
                 *_arrays(splits["dev"]),
                 list(config.search.betas),

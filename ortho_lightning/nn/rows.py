@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ortho_lightning.functional.moments import check_rows
+from ortho_lightning.functional.moments import Moments, check_rows
 
 Rows: TypeAlias = "Tensor | np.ndarray | Iterable[Any]"
 
@@ -74,3 +74,23 @@ def _batches(batches: Any) -> Iterator[Tensor]:
         except (TypeError, ValueError) as error:
             raise type(error)(f"batch {number}: {error}") from None
         yield tensor
+
+
+def moments_of(rows: Rows, progress: bool = False, first_row: int = 0) -> Moments:
+    """The moments of all the rows, in one pass.
+
+    Args:
+        rows, progress: see :func:`parts`.
+        first_row: number of the first row: what errors count from.
+
+    Raises:
+        TypeError, ValueError: as :func:`parts`; for NaN or infinity, naming the row; for an iterable without a batch.
+    """
+    moments: Moments | None = None
+    for part in parts(rows, progress):
+        here = Moments.of(part, first_row)
+        moments = here if moments is None else moments.merge(here)
+        first_row += len(part)
+    if moments is None:
+        raise ValueError("there are no vectors: the iterable gave no batch")
+    return moments

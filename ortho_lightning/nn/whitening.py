@@ -109,7 +109,7 @@ class Whitening(nn.Module):
                 row. The module stays as it was.
             TypeError: for what is not floating point.
         """
-        moments = self._moments_of(x, progress)
+        moments = rows.moments_of(x, progress)
         self._fit_to(moments)
         self._warn_of_null_components()
         return self
@@ -124,7 +124,7 @@ class Whitening(nn.Module):
                 there are two rows is asked for when the transform is needed.
         """
         known = self.moments
-        joined = self._moments_of(batch, first_row=known.count)
+        joined = rows.moments_of(batch, first_row=known.count)
         if known.count:
             joined = known.merge(joined.to(known.mean.device))
         self._check_width(joined)
@@ -151,17 +151,6 @@ class Whitening(nn.Module):
         self._fit_to(moments)
         self._warn_of_null_components()
         return self
-
-    @staticmethod
-    def _moments_of(x: rows.Rows, progress: bool = False, first_row: int = 0) -> OF.Moments:
-        moments: OF.Moments | None = None
-        for part in rows.parts(x, progress):
-            here = OF.Moments.of(part, first_row)
-            moments = here if moments is None else moments.merge(here)
-            first_row += len(part)
-        if moments is None:
-            raise ValueError("there are no vectors: the iterable gave no batch")
-        return moments
 
     def _fit_to(self, moments: OF.Moments) -> None:
         self._check_width(moments)
