@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -160,7 +159,7 @@ def search(
         True
     """
     left, right, expected, own = _pairs(a, b, scores)
-    fitted = own if moments is None else moments
+    fitted = own if moments is None else moments.to("cpu")
     if fitted.d != left.shape[1]:
         raise ValueError(f"pairs of {left.shape[1]} numbers: the moments are of vectors of {fitted.d}")
     ks = _checked_grid(betas, gammas, components, fitted.d)
@@ -192,8 +191,8 @@ def raw_score(a: Any, b: Any, scores: Any) -> float:
 
 
 def _pairs(a: Any, b: Any, scores: Any) -> tuple[Tensor, Tensor, Tensor, OF.Moments]:
-    left, right = as_tensor(a).double(), as_tensor(b).double()
-    expected = torch.as_tensor(np.asarray(scores)).double()
+    left, right = as_tensor(a).cpu().double(), as_tensor(b).cpu().double()
+    expected = torch.as_tensor(scores).cpu().double()
     if left.shape != right.shape or left.dim() != 2 or expected.shape != left.shape[:1]:
         raise ValueError(
             f"a {tuple(left.shape)}, b {tuple(right.shape)} and scores {tuple(expected.shape)} must be "

@@ -10,7 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from ortho_lightning.data.stsb import Pairs, STSEmbeddings
-from ortho_lightning.errors import DataError
+from ortho_lightning.errors import ConfigurationError, DataError
 from ortho_lightning.experiments.provenance import write_json
 from ortho_lightning.experiments.tables import markdown, write_csv
 from ortho_lightning.experiments.whitening_pictures import save_spectrum_picture
@@ -31,6 +31,11 @@ def run(config: DictConfig) -> dict[str, Any]:
     data: STSEmbeddings = instantiate(config.data)
     settings = [(float(beta), float(gamma), int(config.cut)) for beta, gamma in config.settings]
     asked = (float(config.beta), float(config.gamma), int(config.n_components or config.cut))
+    for encoder, splits in data.encoders.items():
+        if config.n_components is not None and config.n_components > splits["dev"].a.shape[1]:
+            raise ConfigurationError(
+                f"n_components={config.n_components}: the vectors of {encoder} have {splits['dev'].a.shape[1]} numbers"
+            )
     rows: list[dict[str, Any]] = []
     moments = {}
     for encoder, splits in data.encoders.items():
@@ -46,10 +51,10 @@ def run(config: DictConfig) -> dict[str, Any]:
             )
             rows += _settings_of(encoder, list(dict.fromkeys([*settings, asked])), moments[encoder], splits["test"])
             rows.append(_tuned(encoder, found, splits["test"]))
-        except DataError:
+        except ConfigurationError:
             raise
         except ValueError as error:
-            raise type(error)(f"{encoder}: {error}") from error
+            raise DataError(f"{encoder}: {error}") from error
         write_csv(folder / f"{encoder}-search.csv", found.table())
         found.save_picture(folder / f"{encoder}-search.png", f"{encoder}, dev pairs")
         found.whitening().save(folder / f"{encoder}-tuned.safetensors")

@@ -11,6 +11,7 @@ from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.experiments import sts, vectors
 from ortho_lightning.experiments.cli import conf_dir, plain_errors
 from ortho_lightning.experiments.provenance import save_provenance
+from ortho_lightning.nn import Whitening
 
 
 def run(config: DictConfig) -> None:
@@ -20,6 +21,7 @@ def run(config: DictConfig) -> None:
         raise ConfigurationError(f"{' and '.join(f'{name}={config[name]}' for name in asked)}: ask for one at a time")
     if config.to is not None and config.apply is None:
         raise ConfigurationError(f"to={config.to}: name the whitening too, apply=whitening.safetensors")
+    Whitening(config.n_components, config.beta, config.gamma)  # refuses what is outside its range before any work
     {"fit": _fit, "apply": _apply, "benchmark": _benchmark}.get(asked[0] if asked else "", _experiment)(config)
 
 

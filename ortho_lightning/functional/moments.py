@@ -13,8 +13,8 @@ from torch import Tensor
 
 # Rows converted to float64 at a time: 25 MB at d = 768, which still fits the last cache of a processor.
 _BLOCK_ROWS = 4096
-# Rows of the scatter matrix computed by one product. Only what lies right of the diagonal block is computed, so that a
-# float64 covariance costs little more than a full product in float32.
+# Bands of the scatter matrix, each computed from its diagonal block rightwards: nearly half of the work of a float64
+# product is left out, so that it costs little more than a whole one in float32.
 _PANELS = 4
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.functional.moments import Moments, check_rows
 
 Rows: TypeAlias = "Tensor | np.ndarray | Iterable[Any]"
@@ -19,8 +20,8 @@ Rows: TypeAlias = "Tensor | np.ndarray | Iterable[Any]"
 _PART_ROWS = 16384
 
 
-def as_tensor(rows: Any) -> Tensor:
-    """A tensor of an array's numbers, sharing its memory where it can; tensors stay as they are.
+def as_tensor(rows: Any, device: torch.device | str = "cpu") -> Tensor:
+    """An array's numbers as a tensor on ``device``, sharing memory where it can; tensors stay as and where they are.
 
     Raises:
         TypeError: for anything else, and for arrays whose numbers are not floating point.
@@ -33,7 +34,7 @@ def as_tensor(rows: Any) -> Tensor:
     native = np.ascontiguousarray(rows, dtype=rows.dtype.newbyteorder("="))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*not writable.*")  # nothing writes: a read-only memory map serves
-        return torch.from_numpy(native)
+        return torch.from_numpy(native).to(device)
 
 
 def parts(rows: Rows, progress: bool = False) -> Iterator[Tensor]:
@@ -76,21 +77,30 @@ def _batches(batches: Any) -> Iterator[Tensor]:
         yield tensor
 
 
-def moments_of(rows: Rows, progress: bool = False, first_row: int = 0) -> Moments:
+def moments_of(rows: Rows, progress: bool = False, first_row: int = 0, n_components: int | None = None) -> Moments:
     """The moments of all the rows, in one pass.
 
     Args:
         rows, progress: see :func:`parts`.
         first_row: number of the first row: what errors count from.
+        n_components: refuse vectors with fewer numbers, at the first of them.
 
     Raises:
+        ConfigurationError: for vectors with fewer numbers than ``n_components``.
         TypeError, ValueError: as :func:`parts`; for NaN or infinity, naming the row; for an iterable without a batch.
     """
     moments: Moments | None = None
     for part in parts(rows, progress):
+        if n_components is not None and part.shape[1] < n_components:
+            raise too_narrow(n_components, part.shape[1])
         here = Moments.of(part, first_row)
         moments = here if moments is None else moments.merge(here)
         first_row += len(part)
     if moments is None:
         raise ValueError("there are no vectors: the iterable gave no batch")
     return moments
+
+
+def too_narrow(n_components: int, d: int) -> ConfigurationError:
+    """What is said of more components than the vectors have numbers."""
+    return ConfigurationError(f"n_components={n_components}: the vectors have {d} numbers; give as many or fewer")

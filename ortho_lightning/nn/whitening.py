@@ -63,6 +63,7 @@ class Whitening(nn.Module):
     mean: Tensor
     scatter: Tensor
     settings: Tensor
+    eigenvalues: Tensor
     shift: Tensor
     projection: Tensor
     back_projection: Tensor
@@ -109,7 +110,7 @@ class Whitening(nn.Module):
                 row. The module stays as it was.
             TypeError: for what is not floating point.
         """
-        moments = rows.moments_of(x, progress)
+        moments = rows.moments_of(x, progress, n_components=self.n_components)
         self._fit_to(moments)
         self._warn_of_null_components()
         return self
@@ -124,7 +125,7 @@ class Whitening(nn.Module):
                 there are two rows is asked for when the transform is needed.
         """
         known = self.moments
-        joined = rows.moments_of(batch, first_row=known.count)
+        joined = rows.moments_of(batch, first_row=known.count, n_components=self.n_components)
         if known.count:
             joined = known.merge(joined.to(known.mean.device))
         self._check_width(joined)
@@ -179,7 +180,7 @@ class Whitening(nn.Module):
     def _check_width(self, moments: OF.Moments, n_components: Any = _KEEP) -> None:
         k = self.n_components if n_components is _KEEP else n_components
         if k is not None and k > moments.d:
-            raise ConfigurationError(f"n_components={k}: the vectors have {moments.d} numbers; give as many or fewer")
+            raise rows.too_narrow(k, moments.d)
 
     def _warn_of_null_components(self) -> None:
         width = self.projection.shape[1]
@@ -221,7 +222,7 @@ class Whitening(nn.Module):
     @property
     def spectrum(self) -> Tensor:
         r"""All d eigenvalues of :math:`\Sigma(\beta)`, from large to small; float64."""
-        return self._ready().eigenvalues  # type: ignore[return-value]
+        return self._ready().eigenvalues
 
     @property
     def explained_variance_ratio(self) -> Tensor:
@@ -250,7 +251,7 @@ class Whitening(nn.Module):
             ValueError: for vectors of another size.
         """
         self._ready()
-        x = rows.as_tensor(x)
+        x = rows.as_tensor(x, self.projection.device)
         if x.shape[-1] != self.projection.shape[0]:
             raise ValueError(f"vectors of {x.shape[-1]} numbers: fitted on vectors of {self.projection.shape[0]}")
         x, shift, projection = self._alike(x, self.shift, self.projection)
@@ -265,7 +266,7 @@ class Whitening(nn.Module):
             NotFittedError, ValueError: as :meth:`forward`.
         """
         self._ready()
-        y = rows.as_tensor(y)
+        y = rows.as_tensor(y, self.projection.device)
         if y.shape[-1] != self.back_projection.shape[0]:
             raise ValueError(f"vectors of {y.shape[-1]} numbers: the whitening gives {self.back_projection.shape[0]}")
         y, shift, back = self._alike(y, self.shift, self.back_projection)
@@ -273,7 +274,6 @@ class Whitening(nn.Module):
 
     @staticmethod
     def _alike(x: Tensor, *buffers: Tensor) -> tuple[Tensor, ...]:
-        # an array lies on the CPU; a tensor on another device than the module is refused by torch, as always
         dtype = torch.promote_types(x.dtype, buffers[0].dtype)
         return x.to(dtype), *(buffer.to(dtype) for buffer in buffers)
 

@@ -118,6 +118,7 @@ def test_what_cannot_work_is_said_in_a_line_and_nothing_is_written(tmp_path):
         ("fit=x.npy out=w.npy", "out=w.npy: the file is written as .safetensors"),
         ("fit=x.npy out=w.safetensors n_components=5", "n_components=5: x.npy has vectors of 4 numbers"),
         ("fit=x.npy out=w.safetensors gamma=-1", "gamma=-1"),
+        ("fit=x.npy out=w.safetensors beta=much", "beta='much'"),
         ("fit=nan.npy out=w.safetensors", "nan.npy: the vectors hold NaN or infinity in 1 row(s): 17"),
         ("fit=whole.npy out=w.safetensors", "whole.npy holds int64 (3, 4)"),
         ("fit=cut.npy out=w.safetensors", "cut.npy cannot be read"),
@@ -160,7 +161,7 @@ def in_process(tmp_path, arguments):
     [
         ("data.root=nowhere", "nowhere does not exist"),
         ("whitening=none", "Could not find 'whitening/none'"),
-        ("data.root=. whitening.gamma=-1", ". holds no embeddings"),
+        ("data.root=. whitening.gamma=-1", "gamma=-1"),
     ],
 )
 def test_a_wrong_override_gives_a_message_and_no_stack_trace(tmp_path, override, message):
