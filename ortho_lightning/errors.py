@@ -31,5 +31,9 @@ class UnsupportedLayerError(ConfigurationError, TypeError):
         super().__init__(f"Layer {name!r}: {reason}. Leave it out with exclude={name!r}.")
 
 
+class NotFittedError(ConfigurationError):
+    """A whitening used before it was fitted."""
+
+
 class DataError(RuntimeError):
     """Data that is missing, truncated or of another shape; the message names the file."""

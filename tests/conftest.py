@@ -8,8 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 SHARED = Path(os.environ.get("ORTHO_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+
+settings.register_profile("untimed", deadline=None)  # a busy machine fails no property
+settings.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True)

@@ -13,15 +13,18 @@ import ortho_lightning
 MODULES = [module.name for module in pkgutil.walk_packages(ortho_lightning.__path__, "ortho_lightning.")]
 ROOMS = [
     "errors",
+    "files",
     "functional",
     "kernels",
     "sampling",
     "regularizers",
     "schedules",
     "nn",
+    "search",
     "callbacks",
     "data",
     "models",
+    "integrations",
     "experiments",
 ]
 PACKAGE = Path(ortho_lightning.__file__).parent
@@ -80,12 +83,13 @@ def test_the_readme_example_runs_on_a_module_of_the_reader():
 def test_the_readme_names_every_option_and_command():
     import inspect
 
-    from ortho_lightning import OrthogonalityCallback
+    from ortho_lightning import OrthogonalityCallback, WhiteningCallback
     from ortho_lightning.regularizers import LSH
 
     readme = (PACKAGE.parent / "README.md").read_text()
-    for made in (OrthogonalityCallback, LSH):
+    for made in (OrthogonalityCallback, LSH, WhiteningCallback):
         for name in inspect.signature(made).parameters:
             assert f"`{name}`" in readme, name
-    for path in (PACKAGE.parent / "conf" / "regularizer").glob("*.yaml"):
-        assert f"`{path.stem}`" in readme, path.stem
+    for group in ("regularizer", "whitening"):
+        for path in (PACKAGE.parent / "conf" / group).glob("*.yaml"):
+            assert f"`{path.stem}`" in readme, path.stem

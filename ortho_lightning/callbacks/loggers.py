@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ortho_lightning.functional import AngleStatistics
 
@@ -24,22 +25,56 @@ def log_scalars(trainer: Any, metrics: dict[str, float]) -> None:
 
 def log_angle_histogram(trainer: Any, tag: str, statistics: AngleStatistics) -> None:
     """Give a histogram of angles to the loggers that have histograms; bins are fixed, so that epochs compare."""
-    if not trainer.is_global_zero or statistics.pairs == 0:
+    if statistics.pairs == 0:
         return
     bins = len(statistics.counts)
-    limits = [180.0 * (i + 1) / bins for i in range(bins)]
+    _write_histogram(
+        trainer,
+        tag,
+        limits=[180.0 * (i + 1) / bins for i in range(bins)],
+        counts=statistics.counts,
+        extremes=(statistics.min, statistics.max),
+        sums=(statistics.total, statistics.total_squares),
+    )
+
+
+def log_spectrum(trainer: Any, tag: str, eigenvalues: Tensor) -> None:
+    """Give a histogram of the eigenvalues, as decades below the largest, in fixed bins of a quarter decade."""
+    floor, bins = -16.0, 64
+    relative = (eigenvalues / eigenvalues.amax().clamp_min(torch.finfo(eigenvalues.dtype).tiny)).double()
+    decades = relative.clamp_min(10.0**floor).log10()
+    _write_histogram(
+        trainer,
+        tag,
+        limits=[floor * (1 - (i + 1) / bins) for i in range(bins)],
+        counts=torch.histc(decades, bins=bins, min=floor, max=0.0),
+        extremes=(decades.min().item(), decades.max().item()),
+        sums=(decades.sum().item(), decades.square().sum().item()),
+    )
+
+
+def _write_histogram(
+    trainer: Any,
+    tag: str,
+    limits: list[float],
+    counts: Tensor,
+    extremes: tuple[float, float],
+    sums: tuple[float, float],
+) -> None:
+    if not trainer.is_global_zero:
+        return
     for logger in trainer.loggers:
         # TensorBoard's writer, found by what it can do: it comes from several packages
         write = getattr(getattr(logger, "experiment", None), "add_histogram_raw", None)
         if callable(write):
             write(
                 tag,
-                min=statistics.min,
-                max=statistics.max,
-                num=statistics.pairs,
-                sum=statistics.total,
-                sum_squares=statistics.total_squares,
+                min=extremes[0],
+                max=extremes[1],
+                num=int(counts.sum()),
+                sum=sums[0],
+                sum_squares=sums[1],
                 bucket_limits=limits,
-                bucket_counts=statistics.counts.tolist(),
+                bucket_counts=counts.tolist(),
                 global_step=log_step(trainer),
             )

@@ -2,5 +2,6 @@
 
 from ortho_lightning.data.cifar10 import CIFAR10DataModule
 from ortho_lightning.data.shapes import ShapesDataModule
+from ortho_lightning.data.stsb import STSEmbeddings
 
-__all__ = ["CIFAR10DataModule", "ShapesDataModule"]
+__all__ = ["CIFAR10DataModule", "STSEmbeddings", "ShapesDataModule"]

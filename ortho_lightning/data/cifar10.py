@@ -21,9 +21,9 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from ortho_lightning.data import counter
-from ortho_lightning.data.files import whole_file
 from ortho_lightning.data.module import Split, TensorDataModule
 from ortho_lightning.errors import ConfigurationError, DataError
+from ortho_lightning.files import whole_file
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _MEAN = (0.4914, 0.4822, 0.4465)

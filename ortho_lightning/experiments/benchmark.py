@@ -20,12 +20,12 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 
 from ortho_lightning.data import CIFAR10DataModule
-from ortho_lightning.data.files import whole_file
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.experiments import estimate, steps
 from ortho_lightning.experiments.cli import conf_dir, plain_errors
-from ortho_lightning.experiments.markdown import table
 from ortho_lightning.experiments.provenance import save_provenance, write_json
+from ortho_lightning.experiments.tables import markdown
+from ortho_lightning.files import whole_file
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito's
 _SWEPT = {"batch_size": "batch size", "resolution": "pixels a side", "width": "width of the network"}
@@ -54,11 +54,12 @@ def measure_steps(config: DictConfig, folder: Path) -> str:
         write_json(folder / "steps.json", {"machine": machine(), "rows": [asdict(row) for row in rows]})
     save_plot(folder / "steps.png", rows)
     columns = ["network", "batch", "pixels", "width", "arm", "step (ms)", "ratio", "peak (MB)", "peak ratio"]
-    shown = []
+    shown = [columns]
     for row in rows:
+        case = (row.network, str(row.batch_size), str(row.resolution), str(row.width), row.arm)
         figures = (f"{row.step_ms:.0f}", f"{row.ratio:.3f}", f"{row.peak_mb:.0f}", f"{row.peak_ratio:.3f}")
-        shown.append([row.network, row.batch_size, row.resolution, row.width, row.arm, *figures])
-    return table(columns, shown)
+        shown.append([*case, *figures])
+    return markdown(shown)
 
 
 def save_plot(path: Path, rows: Sequence[steps.Row]) -> None:
@@ -90,15 +91,11 @@ def measure_estimate(config: DictConfig, folder: Path) -> str:
         raise ConfigurationError("data.root=null: measure=estimate trains on CIFAR-10; give its folder or archive")
     rows = estimate.measure(config.data.root, **config.estimate)
     write_json(folder / "estimate.json", {"machine": machine(), "rows": [asdict(row) for row in rows]})
-    columns = ["max_samples", "penalty less floor", "over all rows'", "cosine of gradients", "worst layer"]
-    return table(
-        columns,
-        [
-            ["all" if row.max_samples is None else row.max_samples]
-            + [f"{value:.3f}" for value in (row.penalty, row.relative, row.cosine, row.smallest_cosine)]
-            for row in [*rows[1:], rows[0]]
-        ],
-    )
+    shown = [["max_samples", "penalty less floor", "over all rows'", "cosine of gradients", "worst layer"]]
+    for row in [*rows[1:], rows[0]]:
+        figures = (row.penalty, row.relative, row.cosine, row.smallest_cosine)
+        shown.append(["all" if row.max_samples is None else str(row.max_samples), *(f"{x:.3f}" for x in figures)])
+    return markdown(shown)
 
 
 def measure_data(config: DictConfig, folder: Path) -> str:

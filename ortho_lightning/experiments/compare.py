@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import statistics
@@ -16,11 +15,10 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from ortho_lightning.data.files import whole_file
 from ortho_lightning.errors import ConfigurationError
-from ortho_lightning.experiments import markdown
 from ortho_lightning.experiments.cli import conf_dir, plain_errors
 from ortho_lightning.experiments.provenance import write_json
+from ortho_lightning.experiments.tables import markdown, write_csv
 
 _OWN = ("seeds", "regularizers", "regularizer", "seed", "run_dir")
 _COLUMNS = {
@@ -70,7 +68,7 @@ def table(runs: Sequence[dict[str, Any]]) -> str:
             values = [run[key] for run in done if run[key] is not None]
             row.append(_shown(statistics.fmean(values), key) if values else "-")
         rows.append(row)
-    return markdown.table(list(_COLUMNS), rows)
+    return markdown(rows)
 
 
 def _shown(value: float, key: str) -> str:
@@ -131,11 +129,7 @@ def run(config: DictConfig, overrides: Sequence[str]) -> list[dict[str, Any]]:
         print(f"[{number}/{len(seeds) * len(arms)}] {arm}, seed {seed} ...", flush=True)
         runs.append(_run_one(arm, seed, shared, folder / f"{arm}-seed{seed}"))
         write_json(folder / "results.json", runs)
-    keys = list(dict.fromkeys(key for one in runs for key in one))
-    with whole_file(folder / "results.csv") as path, path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, keys)
-        writer.writeheader()
-        writer.writerows(runs)
+    write_csv(folder / "results.csv", runs)
     return runs
 
 

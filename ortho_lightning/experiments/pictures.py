@@ -16,7 +16,7 @@ from torch import nn
 from ortho_lightning import OrthogonalityCallback, kernels
 from ortho_lightning import functional as OF
 from ortho_lightning.callbacks.measure import layer_angles
-from ortho_lightning.data.files import whole_file
+from ortho_lightning.files import whole_file
 
 # Blue and orange of Okabe and Ito's palette, told apart by colour-blind readers.
 _BEFORE, _AFTER, _NULL = "#56B4E9", "#D55E00", "#444444"

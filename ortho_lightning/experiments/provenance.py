@@ -11,7 +11,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from ortho_lightning.data.files import whole_file
+from ortho_lightning.files import whole_file
 
 _PACKAGES = (
     "ortho-lightning",
@@ -20,6 +20,8 @@ _PACKAGES = (
     "pytorch-lightning",
     "torchmetrics",
     "hydra-core",
+    "scipy",
+    "safetensors",
     "tensorboard",
 )
 

@@ -22,10 +22,22 @@ from ortho_lightning.functional.lsh import (
     similarity_from_statistics,
     similarity_penalty,
 )
+from ortho_lightning.functional.moments import Moments
+from ortho_lightning.functional.similarity import spearman, whitened_cosines
+from ortho_lightning.functional.whitening import (
+    effective_rank,
+    mean_cosine,
+    numerical_rank,
+    principal_axes,
+    unit_sum,
+    whitening_scales,
+)
 
 __all__ = [
     "AngleStatistics",
+    "Moments",
     "angle_statistics",
+    "effective_rank",
     "fast_gram_penalty",
     "fast_lsh_penalties",
     "gram_penalty",
@@ -36,11 +48,18 @@ __all__ = [
     "lsh_similarity",
     "lsh_similarity_exact",
     "lsh_statistics",
+    "mean_cosine",
     "null_std",
+    "numerical_rank",
     "pairwise_angles",
     "pairwise_cosines",
+    "principal_axes",
     "rms_normalize",
     "similarity_from_statistics",
     "similarity_penalty",
+    "spearman",
+    "unit_sum",
     "welch_floor",
+    "whitened_cosines",
+    "whitening_scales",
 ]

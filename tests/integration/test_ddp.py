@@ -8,14 +8,18 @@ import pytest
 import torch
 
 from ortho_lightning import functional as OF
-from tests.integration import ddp_script
+from tests.integration import ddp_script, ddp_whitening_script
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def run(tmp_path, sync, branching):
-    target = tmp_path / "gradients"
-    command = [sys.executable, "-m", "tests.integration.ddp_script", str(target), sync, branching]
+    return run_program(tmp_path, "ddp_script", sync, branching)
+
+
+def run_program(tmp_path, program, *arguments):
+    target = tmp_path / "found"
+    command = [sys.executable, "-m", f"tests.integration.{program}", str(target), *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return [torch.load(f"{target}.{rank}") for rank in (0, 1)]
@@ -60,3 +64,19 @@ def test_a_layer_that_ran_on_one_process_only_does_not_hang(tmp_path, sync):
     torch.testing.assert_close(first["side.weight"], second["side.weight"])
     if sync == "global":
         torch.testing.assert_close(first["penalty"], second["penalty"])
+
+
+@pytest.mark.parametrize(
+    "rows", [16, 19, 3]
+)  # even shards; a repeated row; batches on one process that are repeats only
+def test_a_whitening_is_that_of_one_process_over_the_same_rows(tmp_path, rows):
+    ranks = run_program(tmp_path, "ddp_whitening_script", str(rows))
+    trainer, alone = ddp_whitening_script.fit(rows, devices=1)
+    assert alone.whitening.moments.count == rows
+    for name, expected in alone.whitening.state_dict().items():
+        for found in ranks:
+            assert torch.equal(found["state"][name], ranks[0]["state"][name]), name
+            torch.testing.assert_close(found["state"][name], expected, rtol=1e-7, atol=1e-10, msg=name)
+    for name, value in trainer.callback_metrics.items():
+        for found in ranks:
+            assert found["metrics"][name] == pytest.approx(value.item(), rel=1e-5, abs=1e-6), name

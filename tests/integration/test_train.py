@@ -150,4 +150,6 @@ def test_every_constructor_argument_stands_in_the_configuration():
         ):
             config = compose("train", [*overrides, "run_dir=x"])
             check(OmegaConf.create(OmegaConf.to_container(config, resolve=True)))
-    assert len(own) >= 9
+        config = compose("whiten", ["data.root=x", "run_dir=x"])
+        check(OmegaConf.create(OmegaConf.to_container(config, resolve=True)))
+    assert len(own) >= 10

@@ -16,7 +16,7 @@ def test_the_installed_wheel_composes_its_configuration(tmp_path):
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(site)]
     subprocess.run([*install, str(wheel)], check=True, capture_output=True, text=True)
     assert (site / "ortho_lightning" / "conf" / "train.yaml").is_file()
-    assert {"ortho-train", "ortho-compare"} <= {path.name for path in (site / "bin").iterdir()}
+    assert {"ortho-train", "ortho-compare", "ortho-whiten"} <= {path.name for path in (site / "bin").iterdir()}
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     environment = {**os.environ, "PYTHONPATH": str(site)}

@@ -1,6 +1,6 @@
 import pytest
 
-from ortho_lightning.data.files import whole_file
+from ortho_lightning.files import whole_file
 
 
 def test_a_file_appears_whole_and_readable_like_any_other(tmp_path):

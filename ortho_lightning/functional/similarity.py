@@ -1,0 +1,70 @@
+"""Rank correlation of the cosines between whitened pairs, for every number of components at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ortho_lightning.functional.moments import Moments
+from ortho_lightning.functional.whitening import principal_axes, whitening_scales
+
+
+def whitened_cosines(
+    a: Tensor, b: Tensor, moments: Moments, beta: float, gammas: Sequence[float], components: Sequence[int]
+) -> Iterator[Tensor]:
+    r"""Cosines between a and b, row by row, after whitening with beta, each gamma and each k.
+
+    One eigendecomposition serves all: with :math:`p = \tilde a`, :math:`q = \tilde b` at full width, the cosine of the
+    first k components is :math:`\sum_{i\le k} p_i q_i / (|p_{\le k}| |q_{\le k}|)`, three cumulative sums. It is
+    divided by the product of the two norms, not by the root of a product: at k = 1 it is exactly +1 or -1, ties and
+        all.
+
+    Args:
+        a, b: ``(N, d)`` pairs of vectors.
+        moments: what the whitening is fitted on.
+        beta, gammas: see :mod:`ortho_lightning.functional.whitening`.
+        components: values of k, each from 1 to d.
+
+    Yields:
+        For each gamma ``(len(components), N)``, float64; 0 where one of the two vectors is zero.
+    """
+    eigenvalues, axes = principal_axes(moments, beta)
+    p, q = ((x.to(torch.float64) - beta * moments.mean) @ axes for x in (a, b))
+    columns = torch.tensor(components) - 1
+    for gamma in gammas:
+        scales = whitening_scales(eigenvalues, gamma)
+        left, right = (p * scales).T.contiguous(), (q * scales).T.contiguous()
+        product = (left * right).cumsum(0)[columns]
+        norms = left.square().cumsum(0)[columns].sqrt() * right.square().cumsum(0)[columns].sqrt()
+        yield torch.where(norms > 0, product / torch.where(norms > 0, norms, 1.0), 0.0)
+
+
+def spearman(values: Tensor, scores: Tensor) -> Tensor:
+    """Spearman's rank correlation of each row of ``values`` with ``scores``, ties by the mean of their ranks.
+
+    Args:
+        values: ``(..., N)``.
+        scores: ``(N,)``.
+
+    Returns:
+        ``(...)`` in [-1, 1], float64; 0 where all values, or all scores, are equal and so order nothing.
+
+    Example:
+        >>> found = spearman(torch.tensor([[1.0, 5.0, 9.0], [2.0, 2.0, 2.0]]), torch.tensor([0.0, 1.0, 5.0]))
+        >>> [round(value, 9) for value in found.tolist()]
+        [1.0, 0.0]
+    """
+    ranks = _centred_ranks(values)
+    expected = _centred_ranks(scores)
+    norms = torch.linalg.vector_norm(ranks, dim=-1) * torch.linalg.vector_norm(expected)
+    return torch.where(norms > 0, (ranks @ expected) / torch.where(norms > 0, norms, 1.0), 0.0)
+
+
+def _centred_ranks(values: Tensor) -> Tensor:
+    from scipy.stats import rankdata  # here: it takes half a second to import, which every command would pay
+
+    ranks = torch.from_numpy(np.asarray(rankdata(values.cpu().numpy(), axis=-1)))
+    return ranks - (values.shape[-1] + 1) / 2
