@@ -18,6 +18,8 @@ ROOMS = [
     "sampling",
     "regularizers",
     "schedules",
+    "tables",
+    "plots",
     "nn",
     "callbacks",
     "data",

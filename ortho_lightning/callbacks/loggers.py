@@ -1,17 +1,24 @@
-"""Handing scalars and histograms to whatever loggers a Trainer has."""
+"""Handing what there is to see to whatever loggers a Trainer has; what each kind takes is in ``adapters``."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
+from ortho_lightning.callbacks.adapters import Adapter, Layout, adapter_for
 from ortho_lightning.functional import AngleStatistics
 
 
 def log_step(trainer: Any) -> int:
     """The x axis that Lightning uses for its own metrics."""
     return int(trainer.fit_loop.epoch_loop._batches_that_stepped)
+
+
+def adapters(trainer: Any) -> list[Adapter]:
+    """An adapter for each logger; none on processes other than the first, whose loggers write nothing."""
+    return [adapter_for(logger) for logger in trainer.loggers] if trainer.is_global_zero else []
 
 
 def log_scalars(trainer: Any, metrics: dict[str, float]) -> None:
@@ -24,22 +31,24 @@ def log_scalars(trainer: Any, metrics: dict[str, float]) -> None:
 
 def log_angle_histogram(trainer: Any, tag: str, statistics: AngleStatistics) -> None:
     """Give a histogram of angles to the loggers that have histograms; bins are fixed, so that epochs compare."""
-    if not trainer.is_global_zero or statistics.pairs == 0:
-        return
-    bins = len(statistics.counts)
-    limits = [180.0 * (i + 1) / bins for i in range(bins)]
-    for logger in trainer.loggers:
-        # TensorBoard's writer, found by what it can do: it comes from several packages
-        write = getattr(getattr(logger, "experiment", None), "add_histogram_raw", None)
-        if callable(write):
-            write(
-                tag,
-                min=statistics.min,
-                max=statistics.max,
-                num=statistics.pairs,
-                sum=statistics.total,
-                sum_squares=statistics.total_squares,
-                bucket_limits=limits,
-                bucket_counts=statistics.counts.tolist(),
-                global_step=log_step(trainer),
-            )
+    if statistics.pairs:
+        for adapter in adapters(trainer):
+            adapter.histogram(tag, statistics, log_step(trainer))
+
+
+def log_text(trainer: Any, tag: str, markdown: str) -> None:
+    """Give a text in Markdown to the loggers that have texts."""
+    for adapter in adapters(trainer):
+        adapter.text(tag, markdown, log_step(trainer))
+
+
+def log_layout(trainer: Any, layout: Layout) -> None:
+    """Tell the loggers that can arrange scalars how; once a run, since TensorBoard reads the first only."""
+    for adapter in adapters(trainer):
+        adapter.layout(layout)
+
+
+def log_hyperparameters(trainer: Any, values: Mapping[str, str | float], metrics: Mapping[str, str]) -> None:
+    """Give every logger what runs are compared by; ``metrics`` are names of scalars, with a title each."""
+    for adapter in adapters(trainer):
+        adapter.hyperparameters(values, metrics)

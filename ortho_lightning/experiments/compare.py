@@ -20,6 +20,7 @@ from ortho_lightning.data.files import whole_file
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.experiments.cli import conf_dir, plain_errors
 from ortho_lightning.experiments.provenance import write_json
+from ortho_lightning.tables import markdown_table
 
 _OWN = ("seeds", "regularizers", "regularizer", "seed", "run_dir")
 _COLUMNS = {
@@ -69,12 +70,7 @@ def table(runs: Sequence[dict[str, Any]]) -> str:
             values = [run[key] for run in done if run[key] is not None]
             row.append(_shown(statistics.fmean(values), key) if values else "-")
         rows.append(row)
-    widths = [max(len(row[i]) for row in rows) for i in range(len(_COLUMNS))]
-    lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
-    ]
-    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-    return "\n".join(lines)
+    return markdown_table(rows)
 
 
 def _shown(value: float, key: str) -> str:

@@ -3,6 +3,7 @@
 from ortho_lightning.functional.angles import (
     AngleStatistics,
     angle_statistics,
+    null_density,
     null_std,
     pairwise_angles,
     pairwise_cosines,
@@ -37,6 +38,7 @@ __all__ = [
     "lsh_similarity",
     "lsh_similarity_exact",
     "lsh_statistics",
+    "null_density",
     "null_std",
     "over_groups",
     "pairwise_angles",

@@ -1,0 +1,117 @@
+"""What one kind of logger takes beyond scalars: an adapter per kind, and which adapter serves a logger."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tensorboard.plugins.hparams import summary_v2 as hparams
+
+from ortho_lightning.functional import AngleStatistics
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart of logged scalars.
+
+    Args:
+        title: short.
+        tags: regular expressions that match whole names, in the order in which their lines are listed; of a band, the
+            names of its middle, lower and upper line.
+        band: draw a line with a band around it.
+    """
+
+    title: str
+    tags: tuple[str, ...]
+    band: bool = False
+
+
+Layout = Mapping[str, Sequence[Chart]]  # charts by the title of their section
+
+
+class Adapter:
+    """What any Lightning logger takes: hyperparameters. The adapter of a kind overrides what its kind can take."""
+
+    takes_pictures = False  # drawing takes time
+
+    def __init__(self, logger: Any) -> None:
+        self.logger = logger
+
+    def histogram(self, tag: str, statistics: AngleStatistics, step: int) -> None:
+        """The histogram of a layer's angles, in the fixed bins of ``statistics``."""
+
+    def picture(self, tag: str, pixels: np.ndarray, step: int) -> None:
+        """A picture, ``(height, width, 3)`` in uint8. Called from a thread that draws."""
+
+    def text(self, tag: str, markdown: str, step: int) -> None:
+        """A text in Markdown."""
+
+    def layout(self, layout: Layout) -> None:
+        """How the scalars are laid out; given once a run."""
+
+    def hyperparameters(self, values: Mapping[str, str | float], metrics: Mapping[str, str]) -> None:
+        """What the run is compared by: ``values``, and the names of the scalars that judge it with what they are."""
+        self.logger.log_hyperparams(dict(values))
+
+
+class TensorBoard(Adapter):
+    """TensorBoard's writer, whichever package it comes from."""
+
+    takes_pictures = True
+
+    @staticmethod
+    def serves(logger: Any) -> bool:
+        return callable(getattr(getattr(logger, "experiment", None), "add_histogram_raw", None))
+
+    def histogram(self, tag: str, statistics: AngleStatistics, step: int) -> None:
+        bins = len(statistics.counts)
+        self.logger.experiment.add_histogram_raw(
+            tag,
+            min=statistics.min,
+            max=statistics.max,
+            num=statistics.pairs,
+            sum=statistics.total,
+            sum_squares=statistics.total_squares,
+            bucket_limits=[180.0 * (i + 1) / bins for i in range(bins)],
+            bucket_counts=statistics.counts.tolist(),
+            global_step=step,
+        )
+
+    def picture(self, tag: str, pixels: np.ndarray, step: int) -> None:
+        self.logger.experiment.add_image(tag, pixels, step, dataformats="HWC")  # the writer queues what threads give it
+
+    def text(self, tag: str, markdown: str, step: int) -> None:
+        self.logger.experiment.add_text(tag, markdown, step)
+
+    def layout(self, layout: Layout) -> None:
+        self.logger.experiment.add_custom_scalars(
+            {
+                section: {
+                    # the tags of lines are expressions for the beginning of a name, those of a band are names
+                    chart.title: ["Margin", list(chart.tags)]
+                    if chart.band
+                    else ["Multiline", [f"{tag}$" for tag in chart.tags]]
+                    for chart in charts
+                }
+                for section, charts in layout.items()
+            }
+        )
+
+    def hyperparameters(self, values: Mapping[str, str | float], metrics: Mapping[str, str]) -> None:
+        # Not the logger's log_hyperparams, which wants the metrics' values: these columns follow the scalars while the
+        # run goes on. The folder tells runs with equal values apart.
+        columns = [hparams.HParam(name) for name in values]
+        judged = [hparams.Metric(tag, display_name=title) for tag, title in metrics.items()]
+        writer = self.logger.experiment._get_file_writer()
+        writer.add_summary(hparams.hparams_config_pb(hparams=columns, metrics=judged))
+        writer.add_summary(hparams.hparams_pb(dict(values), trial_id=str(self.logger.log_dir)))
+
+
+ADAPTERS: list[tuple[Callable[[Any], bool], type[Adapter]]] = [(TensorBoard.serves, TensorBoard)]
+
+
+def adapter_for(logger: Any) -> Adapter:
+    """The adapter of the logger's kind, or the one that any logger can have."""
+    return next((adapter for serves, adapter in ADAPTERS if serves(logger)), Adapter)(logger)
