@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from tensorboard.plugins.hparams import summary_v2 as hparams
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from ortho_lightning.functional import AngleStatistics
 
@@ -51,8 +52,16 @@ class Adapter:
     def layout(self, layout: Layout) -> None:
         """How the scalars are laid out; given once a run."""
 
-    def hyperparameters(self, values: Mapping[str, str | float], metrics: Mapping[str, str]) -> None:
-        """What the run is compared by: ``values``, and the names of the scalars that judge it with what they are."""
+    def hyperparameters(
+        self, values: Mapping[str, str | float], metrics: Mapping[str, str], shown: Container[str]
+    ) -> None:
+        """What the run is compared by.
+
+        Args:
+            values: by name; the same names in every run.
+            metrics: the names of the scalars that judge the run, and what to call them.
+            shown: the names to show first, where not all are.
+        """
         self.logger.log_hyperparams(dict(values))
 
 
@@ -99,13 +108,21 @@ class TensorBoard(Adapter):
             }
         )
 
-    def hyperparameters(self, values: Mapping[str, str | float], metrics: Mapping[str, str]) -> None:
+    def hyperparameters(
+        self, values: Mapping[str, str | float], metrics: Mapping[str, str], shown: Container[str]
+    ) -> None:
         # Not the logger's log_hyperparams, which wants the metrics' values: these columns follow the scalars while the
         # run goes on. The folder tells runs with equal values apart.
         columns = [hparams.HParam(name) for name in values]
         judged = [hparams.Metric(tag, display_name=title) for tag, title in metrics.items()]
+        table = hparams.hparams_config_pb(hparams=columns, metrics=judged)
+        held = table.value[0].metadata.plugin_data
+        content = HParamsPluginData.FromString(held.content)
+        for column in content.experiment.hparam_infos:
+            column.differs = column.name in shown  # TensorBoard shows five columns, those that differ first
+        held.content = content.SerializeToString()
         writer = self.logger.experiment._get_file_writer()
-        writer.add_summary(hparams.hparams_config_pb(hparams=columns, metrics=judged))
+        writer.add_summary(table)
         writer.add_summary(hparams.hparams_pb(dict(values), trial_id=str(self.logger.log_dir)))
 
 

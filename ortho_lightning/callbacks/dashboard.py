@@ -52,7 +52,7 @@ def layer_table(layers: Mapping[str, nn.Module]) -> str:
     return markdown_table(rows)
 
 
-def loss_scalars(module: Any, outputs: Any, joined: Tensor | None) -> dict[str, float]:
+def loss_scalars(trainer: Any, module: Any, outputs: Any, joined: Tensor | None) -> dict[str, float]:
     """The parts of a step's loss, from what ``training_step`` returned and from the penalty that joined it, if one did.
 
     None under manual optimization, where a step may have several losses, and of a step that was skipped.
@@ -60,6 +60,7 @@ def loss_scalars(module: Any, outputs: Any, joined: Tensor | None) -> dict[str, 
     total = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
     if not module.automatic_optimization or not isinstance(total, Tensor):
         return {}
+    total = total * trainer.accumulate_grad_batches  # Lightning has divided it
     penalty = torch.zeros_like(total) if joined is None else joined.to(total)
     task, penalty, total = torch.stack([total - penalty, penalty, total]).tolist()
     return {"task_loss": task, "penalty_loss": penalty, "total_loss": total}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 import torch
@@ -48,7 +48,9 @@ def log_layout(trainer: Any, layout: Layout) -> None:
         adapter.layout(layout)
 
 
-def log_hyperparameters(trainer: Any, values: Mapping[str, str | float], metrics: Mapping[str, str]) -> None:
-    """Give every logger what runs are compared by; ``metrics`` are names of scalars, with a title each."""
+def log_hyperparameters(
+    trainer: Any, values: Mapping[str, str | float], metrics: Mapping[str, str], shown: Container[str]
+) -> None:
+    """Give every logger what runs are compared by; see :meth:`Adapter.hyperparameters`."""
     for adapter in adapters(trainer):
-        adapter.hyperparameters(values, metrics)
+        adapter.hyperparameters(values, metrics, shown)

@@ -234,7 +234,7 @@ class OrthogonalityCallback(Callback):
         self._stepped = False
         self._batches_without_step = 0
         if self._step % (self.log_every_n_steps or _MANY) == 0:
-            self._look(trainer, dashboard.loss_scalars(pl_module, args[0], joined))
+            self._look(trainer, dashboard.loss_scalars(trainer, pl_module, args[0], joined))
         self._step += 1
         if self._step_penalty is not None and self._step_penalty.recorder.steps == (self.log_every_n_steps or _MANY):
             self._report_silent_layers()

@@ -18,12 +18,13 @@ _JUDGED_BY = {
     "ortho/angle_std": "angle spread (degrees)",
     "ortho/spread_ratio": "spread / random",
 }
+_SHOWN = ("regularizer", "weight", "lambda1", "lambda2", "gamma")
 
 
 def log_overview(trainer: Any, config: DictConfig) -> None:
     """Give the loggers the resolved configuration as a text, and the hyperparameters that runs are sorted by."""
     loggers.log_text(trainer, "config", f"```yaml\n{OmegaConf.to_yaml(config, resolve=True)}```")
-    loggers.log_hyperparameters(trainer, hyperparameters(config), _JUDGED_BY)
+    loggers.log_hyperparameters(trainer, hyperparameters(config), _JUDGED_BY, _SHOWN)
 
 
 def hyperparameters(config: DictConfig) -> dict[str, str | float]:
