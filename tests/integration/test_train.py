@@ -1,12 +1,17 @@
 """scripts/train.py from a shell: what it writes, refuses and resumes."""
 
 import json
+import re
 
 import pytest
 import torch
 import yaml
+from google.protobuf.struct_pb2 import Value
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
+from ortho_lightning.errors import DataError
+from ortho_lightning.experiments import volume
 from tests.integration.commands import TINY, run_script
 
 
@@ -35,9 +40,59 @@ def test_a_run_writes_logs_results_configuration_and_a_picture(tmp_path):
     tags = EventAccumulator(str(folder)).Reload().Tags()
     assert {"ortho/penalty", "ortho/angle_std", "val/accuracy"} <= set(tags["scalars"])
     assert "ortho/angles/net.head" in tags["histograms"]
+    assert "validation accuracy" in done.stdout
+    assert re.search(r"\| net.head +\| 12 +\| 16 +\|( +-?[\d.]+ +\|){4}", done.stdout)
+    assert "it/s" not in done.stdout + done.stderr
     weights = [event.value for event in EventAccumulator(str(folder)).Reload().Scalars("ortho/weight")]
     assert weights[0] == 0.0
     assert weights[-1] == pytest.approx(config["regularizer"]["weight"])
+
+
+def plugin_data(found, tag):
+    return HParamsPluginData.FromString(found.SummaryMetadata(tag).plugin_data.content)
+
+
+def test_runs_can_be_sorted_by_their_hyperparameters(tmp_path):
+    columns = []
+    for arm in ("gram", "lsh"):
+        options = [text for text in TINY if "max_epochs" not in text]
+        run_script(
+            "train", *options, "trainer.max_epochs=1", f"regularizer={arm}", f"hydra.run.dir={arm}", cwd=tmp_path
+        )
+        found = EventAccumulator(str(tmp_path / arm)).Reload()
+        table = plugin_data(found, "_hparams_/experiment").experiment
+        columns.append([(column.name, column.differs) for column in table.hparam_infos])
+        judged = {metric.name.tag for metric in table.metric_infos}
+        assert {"test/accuracy", "ortho/angle_std"} <= judged <= set(found.Tags()["scalars"])
+        values = plugin_data(found, "_hparams_/session_start_info").session_start_info.hparams
+        assert values["regularizer"].string_value == arm
+        assert (values["model"].string_value, values["data"].string_value) == ("pointnet", "shapes")
+        assert values["weight"].number_value == {"gram": 0.001, "lsh": 0.1}[arm]
+        assert values["gamma"] == ({"gram": Value(string_value="-"), "lsh": Value(number_value=10)}[arm])
+        (event,) = found.Tensors("config/text_summary")
+        text = event.tensor_proto.string_val[0].decode()
+        assert text.startswith("```yaml\n")
+        assert yaml.safe_load(text.removeprefix("```yaml\n").removesuffix("```"))["data"]["points"] == 16
+    assert columns[0] == columns[1]  # TensorBoard reads the columns of one run only
+    assert {name for name, shown in columns[0] if shown} == {"regularizer", "weight", "lambda1", "lambda2", "gamma"}
+
+
+def test_a_short_run_tells_how_large_the_logs_of_a_long_one_will_be(tmp_path, capsys, monkeypatch):
+    run_script("train", *TINY, "regularizer=gram", "hydra.run.dir=short", cwd=tmp_path)
+    options = [text for text in TINY if "max_epochs" not in text]
+    run_script("train", *options, "trainer.max_epochs=6", "regularizer=gram", "hydra.run.dir=long", cwd=tmp_path)
+    short, long = (volume.read_series(tmp_path / name) for name in ("short", "long"))
+    total = sum(file.stat().st_size for file in (tmp_path / "short").glob("events.*"))
+    assert sum(series.size for series in short.values()) == total
+    projected = volume.project(short, (2, 16), (6, 48), every=4)
+    for kind, tolerance in (("scalars", 0.1), ("histograms", 0.1), ("pictures", 0.1)):
+        actual = sum(series.size for series in long.values() if series.kind == kind)
+        assert projected[kind] == pytest.approx(actual, rel=tolerance), kind
+    monkeypatch.setattr("sys.argv", ["volume", str(tmp_path / "short"), "--epochs", "6", "--steps-per-epoch", "8"])
+    volume.main()
+    assert re.search(r"\| all +\| [\d.]+ +\| [\d.]+ +\|", capsys.readouterr().out)
+    with pytest.raises(DataError, match="no event files"):
+        volume.read_series(tmp_path)
 
 
 def test_multirun_over_arms_and_seeds(tmp_path):
