@@ -52,19 +52,21 @@ def read_series(folder: Path) -> dict[str, Series]:
     return found
 
 
-def project(series: dict[str, Series], short: tuple[int, int], long: tuple[int, int], every: int) -> Counter[str]:
-    """Bytes by kind of a training of ``long`` (epochs, steps), from those of one of ``short`` (epochs, steps).
+Length = tuple[int, int, int]  # epochs, steps, and steps between scalars
+
+
+def project(series: dict[str, Series], short: Length, long: Length) -> Counter[str]:
+    """Bytes by kind of a training of length ``long``, from the records of one of length ``short``.
 
     Histograms come once an epoch and once before; pictures and texts a fixed number of times; scalars either once an
-    epoch or every ``every`` steps, and those that came no oftener than epochs are taken for the former.
+    epoch or every so many steps, and those that came no oftener than epochs are taken for the former.
     """
-    (epochs, steps), (long_epochs, long_steps) = short, long
-    looks, long_looks = (math.ceil(number / every) + 1 for number in (steps, long_steps))
-    factors = {"histograms": (long_epochs + 1) / (epochs + 1), "pictures": 1.0, "texts": 1.0}
+    looks, long_looks = (math.ceil(steps / every) + 1 for _, steps, every in (short, long))
+    factors = {"histograms": (long[0] + 1) / (short[0] + 1), "pictures": 1.0, "texts": 1.0}
     sizes: Counter[str] = Counter()
     for one in series.values():
         if one.kind == "scalars":
-            factor = long_epochs / epochs if one.count <= epochs else long_looks / looks
+            factor = long[0] / short[0] if one.count <= short[0] else long_looks / looks
         else:
             factor = factors[one.kind]
         sizes[one.kind] += math.ceil(one.size * factor)
@@ -76,13 +78,14 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="folder of a finished run")
     parser.add_argument("--epochs", type=int, default=200)
     parser.add_argument("--steps-per-epoch", type=int, default=352, help="352: 45,000 images in batches of 128")
+    parser.add_argument("--log-every-n-steps", type=int, default=50)
     arguments = parser.parse_args()
     config = OmegaConf.load(arguments.run / "config.yaml")
     results = json.loads((arguments.run / "results.json").read_text())
     series = read_series(arguments.run)
-    short = (config.trainer.max_epochs, results["steps"])
-    long = (arguments.epochs, arguments.epochs * arguments.steps_per_epoch)
-    projected = project(series, short, long, config.callbacks.orthogonality.log_every_n_steps)
+    short = (config.trainer.max_epochs, results["steps"], config.callbacks.orthogonality.log_every_n_steps)
+    long = (arguments.epochs, arguments.epochs * arguments.steps_per_epoch, arguments.log_every_n_steps)
+    projected = project(series, short, long)
     rows = [["kind", "this run (MB)", f"{long[0]} epochs, {long[1]} steps (MB)"]]
     measured: Counter[str] = Counter()
     for one in series.values():

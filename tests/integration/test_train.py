@@ -84,7 +84,7 @@ def test_a_short_run_tells_how_large_the_logs_of_a_long_one_will_be(tmp_path, ca
     short, long = (volume.read_series(tmp_path / name) for name in ("short", "long"))
     total = sum(file.stat().st_size for file in (tmp_path / "short").glob("events.*"))
     assert sum(series.size for series in short.values()) == total
-    projected = volume.project(short, (2, 16), (6, 48), every=4)
+    projected = volume.project(short, (2, 16, 4), (6, 48, 4))
     for kind, tolerance in (("scalars", 0.1), ("histograms", 0.1), ("pictures", 0.1)):
         actual = sum(series.size for series in long.values() if series.kind == kind)
         assert projected[kind] == pytest.approx(actual, rel=tolerance), kind
