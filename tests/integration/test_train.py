@@ -6,17 +6,23 @@ import re
 import pytest
 import torch
 import yaml
-from google.protobuf.struct_pb2 import Value
+from hydra import compose, initialize_config_dir
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from ortho_lightning.errors import DataError
-from ortho_lightning.experiments import volume
+from ortho_lightning.experiments import overview
+from ortho_lightning.experiments.cli import conf_dir
 from tests.integration.commands import TINY, run_script
+
+LSH_NUMBERS = ("lambda1", "lambda2", "gamma")
 
 
 def runs(folder):
     return sorted(path.parent for path in folder.rglob("results.json"))
+
+
+def plugin_data(found, tag):
+    return HParamsPluginData.FromString(found.SummaryMetadata(tag).plugin_data.content)
 
 
 def test_a_run_writes_logs_results_configuration_and_a_picture(tmp_path):
@@ -40,6 +46,18 @@ def test_a_run_writes_logs_results_configuration_and_a_picture(tmp_path):
     tags = EventAccumulator(str(folder)).Reload().Tags()
     assert {"ortho/penalty", "ortho/angle_std", "val/accuracy"} <= set(tags["scalars"])
     assert "ortho/angles/net.head" in tags["histograms"]
+    found = EventAccumulator(str(folder)).Reload()
+    table = plugin_data(found, "_hparams_/experiment").experiment
+    assert {column.name for column in table.hparam_infos if column.differs} == {"regularizer", "weight", *LSH_NUMBERS}
+    judged = {metric.name.tag for metric in table.metric_infos}
+    assert {"test/accuracy", "ortho/angle_std"} <= judged <= set(tags["scalars"])
+    values = plugin_data(found, "_hparams_/session_start_info").session_start_info.hparams
+    chosen = {group: values[group].string_value for group in ("regularizer", "model", "data")}
+    assert chosen == {"regularizer": "lsh", "model": "pointnet", "data": "shapes"}
+    assert [values[name].number_value for name in ("weight", *LSH_NUMBERS)] == [0.1, 100.0, 1.0, 10.0]
+    (event,) = found.Tensors("config/text_summary")
+    text = event.tensor_proto.string_val[0].decode()
+    assert yaml.safe_load(text.removeprefix("```yaml\n").removesuffix("```")) == config
     assert "validation accuracy" in done.stdout
     assert re.search(r"\| net.head +\| 12 +\| 16 +\|( +-?[\d.]+ +\|){4}", done.stdout)
     assert "it/s" not in done.stdout + done.stderr
@@ -48,51 +66,17 @@ def test_a_run_writes_logs_results_configuration_and_a_picture(tmp_path):
     assert weights[-1] == pytest.approx(config["regularizer"]["weight"])
 
 
-def plugin_data(found, tag):
-    return HParamsPluginData.FromString(found.SummaryMetadata(tag).plugin_data.content)
+def test_every_arm_has_the_same_hyperparameters():
+    def composed(arm):
+        overrides = ["experiment=shapes", f"regularizer={arm}", "run_dir=x"]
+        with initialize_config_dir(conf_dir(), version_base="1.3"):
+            return overview.hyperparameters(compose("train", overrides))
 
-
-def test_runs_can_be_sorted_by_their_hyperparameters(tmp_path):
-    columns = []
-    for arm in ("gram", "lsh"):
-        options = [text for text in TINY if "max_epochs" not in text]
-        run_script(
-            "train", *options, "trainer.max_epochs=1", f"regularizer={arm}", f"hydra.run.dir={arm}", cwd=tmp_path
-        )
-        found = EventAccumulator(str(tmp_path / arm)).Reload()
-        table = plugin_data(found, "_hparams_/experiment").experiment
-        columns.append([(column.name, column.differs) for column in table.hparam_infos])
-        judged = {metric.name.tag for metric in table.metric_infos}
-        assert {"test/accuracy", "ortho/angle_std"} <= judged <= set(found.Tags()["scalars"])
-        values = plugin_data(found, "_hparams_/session_start_info").session_start_info.hparams
-        assert values["regularizer"].string_value == arm
-        assert (values["model"].string_value, values["data"].string_value) == ("pointnet", "shapes")
-        assert values["weight"].number_value == {"gram": 0.001, "lsh": 0.1}[arm]
-        assert values["gamma"] == ({"gram": Value(string_value="-"), "lsh": Value(number_value=10)}[arm])
-        (event,) = found.Tensors("config/text_summary")
-        text = event.tensor_proto.string_val[0].decode()
-        assert text.startswith("```yaml\n")
-        assert yaml.safe_load(text.removeprefix("```yaml\n").removesuffix("```"))["data"]["points"] == 16
-    assert columns[0] == columns[1]  # TensorBoard reads the columns of one run only
-    assert {name for name, shown in columns[0] if shown} == {"regularizer", "weight", "lambda1", "lambda2", "gamma"}
-
-
-def test_a_short_run_tells_how_large_the_logs_of_a_long_one_will_be(tmp_path, capsys, monkeypatch):
-    run_script("train", *TINY, "regularizer=gram", "hydra.run.dir=short", cwd=tmp_path)
-    options = [text for text in TINY if "max_epochs" not in text]
-    run_script("train", *options, "trainer.max_epochs=6", "regularizer=gram", "hydra.run.dir=long", cwd=tmp_path)
-    short, long = (volume.read_series(tmp_path / name) for name in ("short", "long"))
-    total = sum(file.stat().st_size for file in (tmp_path / "short").glob("events.*"))
-    assert sum(series.size for series in short.values()) == total
-    projected = volume.project(short, (2, 16, 4), (6, 48, 4))
-    for kind, tolerance in (("scalars", 0.1), ("histograms", 0.1), ("pictures", 0.1)):
-        actual = sum(series.size for series in long.values() if series.kind == kind)
-        assert projected[kind] == pytest.approx(actual, rel=tolerance), kind
-    monkeypatch.setattr("sys.argv", ["volume", str(tmp_path / "short"), "--epochs", "6", "--steps-per-epoch", "8"])
-    volume.main()
-    assert re.search(r"\| all +\| [\d.]+ +\| [\d.]+ +\|", capsys.readouterr().out)
-    with pytest.raises(DataError, match="no event files"):
-        volume.read_series(tmp_path)
+    lsh, gram, none = (composed(arm) for arm in ("lsh", "gram", "none"))
+    assert list(lsh) == list(gram) == list(none)  # TensorBoard reads the columns of one run only
+    assert (lsh["lambda1"], lsh["lambda2"], lsh["gamma"], lsh["weight"]) == (100.0, 1.0, 10.0, 0.1)
+    assert (gram["gamma"], none["gamma"]) == ("-", "-")
+    assert len({values["regularizer"] for values in (lsh, gram, none)}) == 3
 
 
 def test_multirun_over_arms_and_seeds(tmp_path):
@@ -179,11 +163,8 @@ def test_a_wrong_override_gives_a_message_and_no_stack_trace(tmp_path, override,
 def test_every_constructor_argument_stands_in_the_configuration():
     import inspect
 
-    from hydra import compose, initialize_config_dir
     from hydra.utils import get_method
     from omegaconf import DictConfig, OmegaConf
-
-    from ortho_lightning.experiments.cli import conf_dir
 
     own = set()
 
