@@ -338,7 +338,7 @@ class OrthogonalityCallback(Callback):
         """Say once what there is to see."""
         loggers.log_text(trainer, f"{self.name}/layers", dashboard.layer_table(self._layers))
         callbacks = [callback for callback in trainer.callbacks if isinstance(callback, OrthogonalityCallback)]
-        if callbacks[0] is self:  # one layout for all of them
+        if callbacks[:1] == [self]:  # one layout for all of them
             loggers.log_layout(trainer, dashboard.layout({one.name: list(one._layers) for one in callbacks}))
 
     def _look(self, trainer: Any, losses: Mapping[str, float] | None = None) -> None:

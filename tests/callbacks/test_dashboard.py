@@ -209,13 +209,23 @@ class ScalarsOnly(Logger):
 
 
 def test_a_logger_without_an_adapter_gets_the_scalars_and_no_picture_is_drawn(tmp_path, monkeypatch):
-    monkeypatch.setattr(plots, "layer_picture", lambda *args: pytest.fail("drawn for nobody"))
+    drawn = []
+    monkeypatch.setattr(plots, "layer_picture", lambda *args: drawn.append(args))
     mine = ScalarsOnly()
     fit(OrthogonalityCallback(LSH(), weight=0.01, log_every_n_steps=1), [mine, CSVLogger(tmp_path, "", "")])
+    assert not drawn
     assert {"ortho/penalty", "ortho/angle_lower", "ortho/total_loss"} <= set(mine.metrics[0][1])
     with (tmp_path / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert float(rows[-1]["ortho/angle_std/net.2"]) == pytest.approx(mine.metrics[-1][1]["ortho/angle_std/net.2"])
+
+
+def test_a_trial_run_draws_nothing(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(plots, "layer_picture", lambda *args: drawn.append(args))
+    trainer = fit(OrthogonalityCallback(None), True, fast_dev_run=True)
+    assert len(trainer.loggers) == 1
+    assert not drawn
 
 
 def test_an_adapter_of_ones_own_gets_what_it_takes(monkeypatch):
