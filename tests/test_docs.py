@@ -19,6 +19,8 @@ ROOMS = [
     "sampling",
     "regularizers",
     "schedules",
+    "tables",
+    "plots",
     "nn",
     "search",
     "callbacks",

@@ -1,18 +1,25 @@
-"""Handing scalars and histograms to whatever loggers a Trainer has."""
+"""Handing what there is to see to whatever loggers a Trainer has; what each kind takes is in ``adapters``."""
 
 from __future__ import annotations
 
+from collections.abc import Container, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ortho_lightning.callbacks.adapters import Adapter, Histogram, Layout, adapter_for
 from ortho_lightning.functional import AngleStatistics
 
 
 def log_step(trainer: Any) -> int:
     """The x axis that Lightning uses for its own metrics."""
     return int(trainer.fit_loop.epoch_loop._batches_that_stepped)
+
+
+def adapters(trainer: Any) -> list[Adapter]:
+    """An adapter for each logger; none on processes other than the first, whose loggers write nothing."""
+    return [adapter_for(logger) for logger in trainer.loggers] if trainer.is_global_zero else []
 
 
 def log_scalars(trainer: Any, metrics: dict[str, float]) -> None:
@@ -25,17 +32,17 @@ def log_scalars(trainer: Any, metrics: dict[str, float]) -> None:
 
 def log_angle_histogram(trainer: Any, tag: str, statistics: AngleStatistics) -> None:
     """Give a histogram of angles to the loggers that have histograms; bins are fixed, so that epochs compare."""
-    if statistics.pairs == 0:
-        return
-    bins = len(statistics.counts)
-    _write_histogram(
-        trainer,
-        tag,
-        limits=[180.0 * (i + 1) / bins for i in range(bins)],
-        counts=statistics.counts,
-        extremes=(statistics.min, statistics.max),
-        sums=(statistics.total, statistics.total_squares),
-    )
+    if statistics.pairs:
+        bins = len(statistics.counts)
+        histogram = Histogram(
+            limits=[180.0 * (i + 1) / bins for i in range(bins)],
+            counts=statistics.counts.tolist(),
+            min=statistics.min,
+            max=statistics.max,
+            total=statistics.total,
+            total_squares=statistics.total_squares,
+        )
+        _log_histogram(trainer, tag, histogram)
 
 
 def log_spectrum(trainer: Any, tag: str, eigenvalues: Tensor) -> None:
@@ -43,38 +50,37 @@ def log_spectrum(trainer: Any, tag: str, eigenvalues: Tensor) -> None:
     floor, bins = -16.0, 64
     relative = (eigenvalues / eigenvalues.amax().clamp_min(torch.finfo(eigenvalues.dtype).tiny)).double()
     decades = relative.clamp_min(10.0**floor).log10()
-    _write_histogram(
-        trainer,
-        tag,
+    histogram = Histogram(
         limits=[floor * (1 - (i + 1) / bins) for i in range(bins)],
-        counts=torch.histc(decades, bins=bins, min=floor, max=0.0),
-        extremes=(decades.min().item(), decades.max().item()),
-        sums=(decades.sum().item(), decades.square().sum().item()),
+        counts=torch.histc(decades, bins=bins, min=floor, max=0.0).tolist(),
+        min=decades.min().item(),
+        max=decades.max().item(),
+        total=decades.sum().item(),
+        total_squares=decades.square().sum().item(),
     )
+    _log_histogram(trainer, tag, histogram)
 
 
-def _write_histogram(
-    trainer: Any,
-    tag: str,
-    limits: list[float],
-    counts: Tensor,
-    extremes: tuple[float, float],
-    sums: tuple[float, float],
+def _log_histogram(trainer: Any, tag: str, histogram: Histogram) -> None:
+    for adapter in adapters(trainer):
+        adapter.histogram(tag, histogram, log_step(trainer))
+
+
+def log_text(trainer: Any, tag: str, markdown: str) -> None:
+    """Give a text in Markdown to the loggers that have texts."""
+    for adapter in adapters(trainer):
+        adapter.text(tag, markdown, log_step(trainer))
+
+
+def log_layout(trainer: Any, layout: Layout) -> None:
+    """Tell the loggers that can arrange scalars how; once a run, since TensorBoard reads the first only."""
+    for adapter in adapters(trainer):
+        adapter.layout(layout)
+
+
+def log_hyperparameters(
+    trainer: Any, values: Mapping[str, str | float], metrics: Mapping[str, str], shown: Container[str]
 ) -> None:
-    if not trainer.is_global_zero:
-        return
-    for logger in trainer.loggers:
-        # TensorBoard's writer, found by what it can do: it comes from several packages
-        write = getattr(getattr(logger, "experiment", None), "add_histogram_raw", None)
-        if callable(write):
-            write(
-                tag,
-                min=extremes[0],
-                max=extremes[1],
-                num=int(counts.sum()),
-                sum=sums[0],
-                sum_squares=sums[1],
-                bucket_limits=limits,
-                bucket_counts=counts.tolist(),
-                global_step=log_step(trainer),
-            )
+    """Give every logger what runs are compared by; see :meth:`Adapter.hyperparameters`."""
+    for adapter in adapters(trainer):
+        adapter.hyperparameters(values, metrics, shown)

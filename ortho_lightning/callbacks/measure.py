@@ -22,7 +22,7 @@ def layer_angles(layers: Mapping[str, nn.Module], widest: int = WIDEST_LOGGED) -
     """Angle statistics of each layer that has weights yet, of at most ``widest`` of its filters a group."""
     measured = {}
     for name, module in layers.items():
-        kernel = _kernel(module)
+        kernel = current_filters(module)
         if kernel is not None:
             step = math.ceil(kernel.shape[1] / widest)
             measured[name] = OF.angle_statistics(kernel[:, ::step])
@@ -33,7 +33,7 @@ def angle_report(layers: Mapping[str, nn.Module]) -> list[dict[str, Any]]:
     """One dict a layer; see :meth:`~ortho_lightning.OrthogonalityCallback.angle_report`."""
     report = []
     for name, module in layers.items():
-        kernel = _kernel(module)
+        kernel = current_filters(module)
         if kernel is None:
             continue
         statistics = OF.angle_statistics(kernel)
@@ -59,7 +59,9 @@ def angle_report(layers: Mapping[str, nn.Module]) -> list[dict[str, Any]]:
 
 
 def angle_scalars(measured: Mapping[str, OF.AngleStatistics]) -> dict[str, float]:
-    """Scalars of each layer, ``<scalar>/<layer>``, and of the model: their mean, and the largest cosine."""
+    """Scalars of each layer, ``<scalar>/<layer>``, and of the model: their mean, with a band of the
+    mean spread, and the largest cosine.
+    """
     per_layer: dict[str, dict[str, float]] = {}
     for name, statistics in measured.items():
         per_layer[name] = {
@@ -73,12 +75,18 @@ def angle_scalars(measured: Mapping[str, OF.AngleStatistics]) -> dict[str, float
     scalars = {f"{key}/{name}": value for name, values in per_layer.items() for key, value in values.items()}
     for key in ("angle_mean", "angle_std", "spread_ratio"):
         scalars[key] = sum(values[key] for values in per_layer.values()) / len(per_layer)
+    scalars["angle_lower"] = scalars["angle_mean"] - scalars["angle_std"]
+    scalars["angle_upper"] = scalars["angle_mean"] + scalars["angle_std"]
     scalars["max_abs_cos"] = max(values["max_abs_cos"] for values in per_layer.values())
     return scalars
 
 
+def is_ready(module: nn.Module) -> bool:
+    """Whether the layer has weights yet: a lazy one that has seen no data has none."""
+    return not (isinstance(module, LazyModuleMixin) and module.has_uninitialized_params())
+
+
 @torch.no_grad()
-def _kernel(module: nn.Module) -> Tensor | None:
-    if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():
-        return None
-    return kernels.filters(module)
+def current_filters(module: nn.Module) -> Tensor | None:
+    """The layer's filters ``(groups, k, d)`` as they are now, or None if it has none yet."""
+    return kernels.filters(module) if is_ready(module) else None

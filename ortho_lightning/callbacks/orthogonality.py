@@ -13,8 +13,9 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from ortho_lightning import kernels
-from ortho_lightning.callbacks import intercept, loggers, measure
+from ortho_lightning.callbacks import dashboard, intercept, loggers, measure
 from ortho_lightning.callbacks.collapse import CollapseWatch
+from ortho_lightning.callbacks.gallery import Gallery
 from ortho_lightning.callbacks.penalties import StepPenalty
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.kernels import Layers, mix
@@ -54,6 +55,8 @@ class OrthogonalityCallback(Callback):
             penalty of the joined rows, at the cost of two collectives a step.
         log_every_n_steps: steps between angle scalars, the first step included; None: never.
         log_histograms_every_n_epochs: epochs between histograms of the angles, and one before training; None: never.
+        log_pictures: pictures of each layer's angles in a training: one before it, the others evenly to its end; None:
+            never.
         name: prefix of the logged names and part of the checkpoint key. Several callbacks need several names.
 
     Attributes:
@@ -78,6 +81,7 @@ class OrthogonalityCallback(Callback):
         sync: Literal["local", "global"] = "local",
         log_every_n_steps: int | None = 50,
         log_histograms_every_n_epochs: int | None = 1,
+        log_pictures: int | None = 3,
         name: str = "ortho",
     ) -> None:
         self.regularizer: Regularizer | None = LSH() if regularizer is _DEFAULT else regularizer
@@ -89,6 +93,7 @@ class OrthogonalityCallback(Callback):
         self.sync = sync
         self.log_every_n_steps = log_every_n_steps
         self.log_histograms_every_n_epochs = log_histograms_every_n_epochs
+        self.log_pictures = log_pictures
         self.name = name
         self._check_arguments()
 
@@ -101,9 +106,11 @@ class OrthogonalityCallback(Callback):
         self._stepped = False
         self._batches_without_step = 0
         self._joined_weight = 0.0
+        self._joined: Tensor | None = None  # what this step's loss has of the penalty
         self._diagnosed_at = -1
         self._reported: set[str] = set()
         self._collapse = CollapseWatch()
+        self._gallery = Gallery(name, log_pictures)
 
     def _check_arguments(self) -> None:
         if self.regularizer is not None and not isinstance(self.regularizer, Regularizer):
@@ -119,7 +126,7 @@ class OrthogonalityCallback(Callback):
             raise ConfigurationError(f"weight={self.weight!r}: must be 0 or a positive number")
         if self.schedule is not None and not callable(self.schedule):
             raise ConfigurationError(f"schedule={self.schedule!r}: must be callable as (step, total_steps) -> factor")
-        for option in ("every_n_steps", "log_every_n_steps", "log_histograms_every_n_epochs"):
+        for option in ("every_n_steps", "log_every_n_steps", "log_histograms_every_n_epochs", "log_pictures"):
             value = getattr(self, option)
             if value is None and option != "every_n_steps":
                 continue  # never
@@ -179,6 +186,8 @@ class OrthogonalityCallback(Callback):
                 self._current_weight()  # a schedule that cannot work is refused before the first batch
         if self._step == 0:
             self._log_histograms(trainer)
+        self._describe(trainer)
+        self._gallery.start(trainer, pl_module, self._layers)
 
     def around_training_step(self, module: Any, call: Any, *args: Any, **kwargs: Any) -> Any:
         penalty = self._step_penalty
@@ -210,6 +219,7 @@ class OrthogonalityCallback(Callback):
         self._stepped = True
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
+        joined, self._joined = self._joined, None
         if self._step_penalty is not None:
             self._step_penalty.recorder.settle()
         if not self._stepped:
@@ -224,7 +234,7 @@ class OrthogonalityCallback(Callback):
         self._stepped = False
         self._batches_without_step = 0
         if self._step % (self.log_every_n_steps or _MANY) == 0:
-            self._look(trainer)
+            self._look(trainer, dashboard.loss_scalars(trainer, pl_module, args[0], joined))
         self._step += 1
         if self._step_penalty is not None and self._step_penalty.recorder.steps == (self.log_every_n_steps or _MANY):
             self._report_silent_layers()
@@ -234,10 +244,12 @@ class OrthogonalityCallback(Callback):
         every = self.log_histograms_every_n_epochs
         if every is not None and (trainer.current_epoch + 1) % every == 0:
             self._log_histograms(trainer)
+        self._gallery.epoch_end(trainer, pl_module, self._layers)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         if self._step > 0:
             self._look(trainer)
+        self._gallery.finish(trainer, pl_module, self._layers)
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         self._restore()
@@ -256,6 +268,7 @@ class OrthogonalityCallback(Callback):
         return False
 
     def _restore(self) -> None:
+        self._gallery.close()
         if self._step_penalty is not None:
             self._step_penalty.recorder.close()
             self._step_penalty = None
@@ -294,6 +307,7 @@ class OrthogonalityCallback(Callback):
             return loss
         self._diagnosed_at = window
         self._joined_weight = weight
+        self._joined = weight * self.every_n_steps * penalty.detach()
         self.penalty = penalty.detach()
         self._collapse.update(self.penalty)
         return loss + weight * self.every_n_steps * penalty if weight > 0 else loss
@@ -320,7 +334,14 @@ class OrthogonalityCallback(Callback):
             raise ConfigurationError("angle_report() before fit: give it the module, angle_report(module)")
         return measure.angle_report(layers)
 
-    def _look(self, trainer: Any) -> None:
+    def _describe(self, trainer: Any) -> None:
+        """Say once what there is to see."""
+        loggers.log_text(trainer, f"{self.name}/layers", dashboard.layer_table(self._layers))
+        callbacks = [callback for callback in trainer.callbacks if isinstance(callback, OrthogonalityCallback)]
+        if callbacks[:1] == [self]:  # one layout for all of them
+            loggers.log_layout(trainer, dashboard.layout({one.name: list(one._layers) for one in callbacks}))
+
+    def _look(self, trainer: Any, losses: Mapping[str, float] | None = None) -> None:
         """Measure the angles, watch for a collapse, and log."""
         if self.log_every_n_steps is None and self._step_penalty is None:
             return
@@ -336,6 +357,8 @@ class OrthogonalityCallback(Callback):
             scalars["weight"] = self._joined_weight
             scalars.update({f"penalty/{name}": value.item() for name, value in self._step_penalty.by_layer.items()})
             scalars.update(self._step_penalty.diagnostics)
+        scalars.update(losses or {})
+        dashboard.show_on_bar(trainer, self.name, scalars)
         loggers.log_scalars(trainer, {f"{self.name}/{key}": value for key, value in scalars.items()})
 
     def _log_histograms(self, trainer: Any) -> None:

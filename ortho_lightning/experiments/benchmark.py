@@ -24,8 +24,8 @@ from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.experiments import estimate, steps
 from ortho_lightning.experiments.cli import conf_dir, plain_errors
 from ortho_lightning.experiments.provenance import save_provenance, write_json
-from ortho_lightning.experiments.tables import markdown
 from ortho_lightning.files import whole_file
+from ortho_lightning.tables import markdown_table
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito's
 _SWEPT = {"batch_size": "batch size", "resolution": "pixels a side", "width": "width of the network"}
@@ -59,7 +59,7 @@ def measure_steps(config: DictConfig, folder: Path) -> str:
         case = (row.network, str(row.batch_size), str(row.resolution), str(row.width), row.arm)
         figures = (f"{row.step_ms:.0f}", f"{row.ratio:.3f}", f"{row.peak_mb:.0f}", f"{row.peak_ratio:.3f}")
         shown.append([*case, *figures])
-    return markdown(shown)
+    return markdown_table(shown)
 
 
 def save_plot(path: Path, rows: Sequence[steps.Row]) -> None:
@@ -95,7 +95,7 @@ def measure_estimate(config: DictConfig, folder: Path) -> str:
     for row in [*rows[1:], rows[0]]:
         figures = (row.penalty, row.relative, row.cosine, row.smallest_cosine)
         shown.append(["all" if row.max_samples is None else str(row.max_samples), *(f"{x:.3f}" for x in figures)])
-    return markdown(shown)
+    return markdown_table(shown)
 
 
 def measure_data(config: DictConfig, folder: Path) -> str:

@@ -18,7 +18,8 @@ from omegaconf import DictConfig
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.experiments.cli import conf_dir, plain_errors
 from ortho_lightning.experiments.provenance import write_json
-from ortho_lightning.experiments.tables import markdown, write_csv
+from ortho_lightning.experiments.tables import write_csv
+from ortho_lightning.tables import markdown_table
 
 _OWN = ("seeds", "regularizers", "regularizer", "seed", "run_dir")
 _COLUMNS = {
@@ -68,7 +69,7 @@ def table(runs: Sequence[dict[str, Any]]) -> str:
             values = [run[key] for run in done if run[key] is not None]
             row.append(_shown(statistics.fmean(values), key) if values else "-")
         rows.append(row)
-    return markdown(rows)
+    return markdown_table(rows)
 
 
 def _shown(value: float, key: str) -> str:

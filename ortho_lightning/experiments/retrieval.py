@@ -16,10 +16,11 @@ from omegaconf import DictConfig
 from ortho_lightning.data.stsb import STSEmbeddings
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.experiments.provenance import write_json
-from ortho_lightning.experiments.tables import markdown, write_csv
+from ortho_lightning.experiments.tables import write_csv
 from ortho_lightning.files import whole_file
 from ortho_lightning.nn import Whitening
 from ortho_lightning.nn.rows import moments_of
+from ortho_lightning.tables import markdown_table
 
 _NEIGHBOURS = 10
 _REPEATS = 7
@@ -121,4 +122,4 @@ def _table(rows: list[dict[str, Any]]) -> str:
                 *(f"{row['queries_per_second']:.0f}", str(row["bytes_per_vector"])),
             ]
         )
-    return markdown(lines)
+    return markdown_table(lines)

@@ -12,13 +12,14 @@ from omegaconf import DictConfig
 from ortho_lightning.data.stsb import Pairs, STSEmbeddings
 from ortho_lightning.errors import ConfigurationError, DataError
 from ortho_lightning.experiments.provenance import write_json
-from ortho_lightning.experiments.tables import markdown, write_csv
+from ortho_lightning.experiments.tables import write_csv
 from ortho_lightning.experiments.whitening_pictures import save_spectrum_picture
 from ortho_lightning.files import whole_file
 from ortho_lightning.functional import Moments
 from ortho_lightning.nn import Whitening
 from ortho_lightning.nn.rows import moments_of
 from ortho_lightning.search import SearchResult, raw_score, score_pairs, search
+from ortho_lightning.tables import markdown_table
 
 LEGEND = """\
 Spearman x 100 between cosine and score on the test pairs. Fitted on the sentences of all splits, without their scores;
@@ -125,4 +126,4 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
                 *(*figures, str(row["n_components"])),
             ]
         )
-    return markdown(lines)
+    return markdown_table(lines)

@@ -1,4 +1,4 @@
-"""Tables as Markdown for people and as CSV for programs."""
+"""Tables as CSV, for programs."""
 
 from __future__ import annotations
 
@@ -8,16 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from ortho_lightning.files import whole_file
-
-
-def markdown(rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table whose columns line up; the first row is its head."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
-    ]
-    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-    return "\n".join(lines)
 
 
 def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:

@@ -16,6 +16,7 @@ from ortho_lightning import OrthogonalityCallback
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.experiments.cli import conf_dir, plain_errors
 from ortho_lightning.experiments.clock import StepClock
+from ortho_lightning.experiments.overview import log_overview, summary
 from ortho_lightning.experiments.pictures import AngleSnapshot, save_angle_picture
 from ortho_lightning.experiments.provenance import save_provenance, write_json
 from ortho_lightning.experiments.resume import find_checkpoint
@@ -42,6 +43,7 @@ def run(config: DictConfig) -> dict[str, Any]:
     ortho = next((callback for callback in callbacks if isinstance(callback, OrthogonalityCallback)), None)
     if trainer.is_global_zero:
         save_provenance(config, folder)
+        log_overview(trainer, config)
 
     before = AngleSnapshot.of(ortho, model)
     trainer.fit(model, data, ckpt_path=checkpoint)
@@ -82,9 +84,7 @@ class SeededSteps(Callback):
 @plain_errors
 def main(config: DictConfig) -> None:
     results = run(config)
-    accuracy = results["test_accuracy"]
-    shown = "not tested" if accuracy is None else f"test accuracy {100 * accuracy:.2f}%"
-    print(f"{shown}; everything else in {config.run_dir}")
+    print(f"\n{summary(results)}\neverything else in {config.run_dir}")
 
 
 if __name__ == "__main__":

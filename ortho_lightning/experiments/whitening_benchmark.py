@@ -18,11 +18,11 @@ from tqdm import tqdm
 
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.experiments.provenance import write_json
-from ortho_lightning.experiments.tables import markdown
 from ortho_lightning.experiments.vectors import open_vectors
 from ortho_lightning.files import whole_file
 from ortho_lightning.nn import Whitening
 from ortho_lightning.nn.rows import parts
+from ortho_lightning.tables import markdown_table
 
 
 def run(config: DictConfig) -> str:
@@ -158,4 +158,4 @@ def _table(results: list[dict[str, Any]], d: int) -> str:
     for row in results:
         peak = "-" if row["peak_mib"] is None else f"{row['peak_mib']:.0f}"
         lines.append([row["what"], f"{row['vectors']:,}", f"{row['seconds']:.2f}", f"{row['ratio']:.2f}", peak])
-    return markdown(lines)
+    return markdown_table(lines)

@@ -3,6 +3,7 @@
 from ortho_lightning.functional.angles import (
     AngleStatistics,
     angle_statistics,
+    null_density,
     null_std,
     pairwise_angles,
     pairwise_cosines,
@@ -49,6 +50,7 @@ __all__ = [
     "lsh_similarity_exact",
     "lsh_statistics",
     "mean_cosine",
+    "null_density",
     "null_std",
     "numerical_rank",
     "pairwise_angles",

@@ -90,6 +90,29 @@ def null_std(d: int) -> float:
     return math.degrees(math.sqrt(torch.special.polygamma(1, torch.tensor(d / 2, dtype=torch.float64)).item() / 2))
 
 
+def null_density(degrees: Tensor, d: int) -> Tensor:
+    r"""Density, per degree, of the angle between random directions in R^d: proportional to :math:`\sin^{d-2}\theta`.
+
+    Args:
+        degrees: angles in [0, 180], any shape, floating point.
+        d: 2 or more; at d = 1 there are only the angles 0 and 180.
+
+    Returns:
+        The shape of ``degrees``; its integral over [0, 180] is 1, its spread :func:`null_std`.
+
+    Raises:
+        ValueError: if d is below 2.
+
+    Example:
+        >>> null_density(torch.tensor([30.0, 90.0]), d=3) * 360 / torch.pi
+        tensor([0.5000, 1.0000])
+    """
+    if d < 2:
+        raise ValueError(f"d={d}: the angle between directions has a density in two or more dimensions")
+    area = math.exp(math.lgamma(d / 2) - math.lgamma((d - 1) / 2)) / math.sqrt(math.pi)
+    return area * torch.deg2rad(degrees).sin() ** (d - 2) * (math.pi / 180)
+
+
 def welch_floor(k: int, d: int) -> float:
     r"""Smallest rms cosine of k vectors in R^d: :math:`\sqrt{(k-d)/(d(k-1))}`, 0 when k <= d (Welch 1974)."""
     return math.sqrt((k - d) / (d * (k - 1))) if k > d else 0.0

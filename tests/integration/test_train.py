@@ -1,17 +1,28 @@
 """scripts/train.py from a shell: what it writes, refuses and resumes."""
 
 import json
+import re
 
 import pytest
 import torch
 import yaml
+from hydra import compose, initialize_config_dir
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
+from ortho_lightning.experiments import overview
+from ortho_lightning.experiments.cli import conf_dir
 from tests.integration.commands import TINY, run_script
+
+LSH_NUMBERS = ("lambda1", "lambda2", "gamma")
 
 
 def runs(folder):
     return sorted(path.parent for path in folder.rglob("results.json"))
+
+
+def plugin_data(found, tag):
+    return HParamsPluginData.FromString(found.SummaryMetadata(tag).plugin_data.content)
 
 
 def test_a_run_writes_logs_results_configuration_and_a_picture(tmp_path):
@@ -35,9 +46,37 @@ def test_a_run_writes_logs_results_configuration_and_a_picture(tmp_path):
     tags = EventAccumulator(str(folder)).Reload().Tags()
     assert {"ortho/penalty", "ortho/angle_std", "val/accuracy"} <= set(tags["scalars"])
     assert "ortho/angles/net.head" in tags["histograms"]
+    found = EventAccumulator(str(folder)).Reload()
+    table = plugin_data(found, "_hparams_/experiment").experiment
+    assert {column.name for column in table.hparam_infos if column.differs} == {"regularizer", "weight", *LSH_NUMBERS}
+    judged = {metric.name.tag for metric in table.metric_infos}
+    assert {"test/accuracy", "ortho/angle_std"} <= judged <= set(tags["scalars"])
+    values = plugin_data(found, "_hparams_/session_start_info").session_start_info.hparams
+    chosen = {group: values[group].string_value for group in ("regularizer", "model", "data")}
+    assert chosen == {"regularizer": "lsh", "model": "pointnet", "data": "shapes"}
+    assert [values[name].number_value for name in ("weight", *LSH_NUMBERS)] == [0.1, 100.0, 1.0, 10.0]
+    (event,) = found.Tensors("config/text_summary")
+    text = event.tensor_proto.string_val[0].decode()
+    assert yaml.safe_load(text.removeprefix("```yaml\n").removesuffix("```")) == config
+    assert "validation accuracy" in done.stdout
+    assert re.search(r"\| net.head +\| 12 +\| 16 +\|( +-?[\d.]+ +\|){4}", done.stdout)
+    assert "it/s" not in done.stdout + done.stderr
     weights = [event.value for event in EventAccumulator(str(folder)).Reload().Scalars("ortho/weight")]
     assert weights[0] == 0.0
     assert weights[-1] == pytest.approx(config["regularizer"]["weight"])
+
+
+def test_every_arm_has_the_same_hyperparameters():
+    def composed(arm):
+        overrides = ["experiment=shapes", f"regularizer={arm}", "run_dir=x"]
+        with initialize_config_dir(conf_dir(), version_base="1.3"):
+            return overview.hyperparameters(compose("train", overrides))
+
+    lsh, gram, none = (composed(arm) for arm in ("lsh", "gram", "none"))
+    assert list(lsh) == list(gram) == list(none)  # TensorBoard reads the columns of one run only
+    assert (lsh["lambda1"], lsh["lambda2"], lsh["gamma"], lsh["weight"]) == (100.0, 1.0, 10.0, 0.1)
+    assert (gram["gamma"], none["gamma"]) == ("-", "-")
+    assert len({values["regularizer"] for values in (lsh, gram, none)}) == 3
 
 
 def test_multirun_over_arms_and_seeds(tmp_path):
@@ -124,11 +163,8 @@ def test_a_wrong_override_gives_a_message_and_no_stack_trace(tmp_path, override,
 def test_every_constructor_argument_stands_in_the_configuration():
     import inspect
 
-    from hydra import compose, initialize_config_dir
     from hydra.utils import get_method
     from omegaconf import DictConfig, OmegaConf
-
-    from ortho_lightning.experiments.cli import conf_dir
 
     own = set()
 

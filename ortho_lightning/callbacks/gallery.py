@@ -1,0 +1,128 @@
+"""The pictures of a training: when they are due, and drawing them beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from pytorch_lightning.utilities import rank_zero_warn
+from torch import Tensor, nn
+
+from ortho_lightning import kernels, plots
+from ortho_lightning.callbacks import loggers, measure
+from ortho_lightning.callbacks.adapters import Adapter
+from ortho_lightning.errors import LayerSelectionError
+
+Layers: TypeAlias = Mapping[str, nn.Module]
+
+
+class Gallery:
+    """Pictures of each layer before training, evenly between and after it; drawn by one thread while training goes on.
+
+    Nothing random is used, and what is drawn was copied when it was due, so the training neither waits nor changes.
+
+    Args:
+        name: prefix of the pictures' names.
+        times: how often, the first and the last included; None: never. 1 is the end only.
+    """
+
+    def __init__(self, name: str, times: int | None) -> None:
+        self.name = name
+        self.times = times
+        self._progress = 0.0
+        self._drawn_at = -1
+        self._thread: ThreadPoolExecutor | None = None
+        self._drawings: list[Future[None]] = []
+
+    def start(self, trainer: Any, module: nn.Module, layers: Layers) -> None:
+        self._progress = _progress(trainer)
+        self._drawn_at = -1
+        if self.times != 1:
+            self._draw(trainer, module, layers, f"before epoch {trainer.current_epoch + 1}")
+
+    def epoch_end(self, trainer: Any, module: nn.Module, layers: Layers) -> None:
+        if self.times is None:
+            return
+        before, self._progress = self._progress, _progress(trainer, ended=1)
+        # those of the end wait for on_train_end, which comes too when training stops early
+        between = self.times - 1
+        if math.floor(before * between) < math.floor(self._progress * between) < between:
+            self._draw(trainer, module, layers, f"after epoch {trainer.current_epoch + 1}")
+
+    def finish(self, trainer: Any, module: nn.Module, layers: Layers) -> None:
+        """Draw the last pictures and wait for all that is still being drawn."""
+        if self._drawn_at != trainer.global_step:
+            self._draw(trainer, module, layers, f"after epoch {trainer.current_epoch}")
+        for drawing in self._drawings:
+            error = drawing.exception()
+            if error is not None:
+                rank_zero_warn(f"OrthogonalityCallback({self.name!r}): a picture could not be drawn: {error!r}")
+                break
+        self.close()
+
+    def close(self) -> None:
+        """Leave what has not been begun."""
+        if self._thread is not None:
+            self._thread.shutdown(cancel_futures=True)
+        self._thread = None
+        self._drawings = []
+
+    def _draw(self, trainer: Any, module: nn.Module, layers: Layers, when: str) -> None:
+        if self.times is None or not trainer.loggers:
+            return
+        self._drawn_at = trainer.global_step
+        # read on every process, for a sharded weight is gathered by all
+        first, weight, of = _first_filters(module, layers)
+        angles = {}
+        for name, statistics in measure.layer_angles(layers).items():
+            kernel = measure.current_filters(layers[name])
+            if kernel is not None and statistics.pairs > 0:
+                angles[name] = plots.LayerAngles.of(kernel, statistics)
+        takers = [adapter for adapter in loggers.adapters(trainer) if adapter.takes_pictures]
+        if not takers:
+            return
+        step = loggers.log_step(trainer)
+        if weight is not None:
+            drawing = partial(plots.filter_picture, weight, f"{first}, {when}", of)
+            self._submit(takers, f"{self.name}/filters/{first}", drawing, step)
+        for name, found in angles.items():
+            drawing = partial(plots.layer_picture, found, f"{name}, {when}")
+            self._submit(takers, f"{self.name}/pairs/{name}", drawing, step)
+
+    def _submit(self, takers: list[Adapter], tag: str, drawing: Callable[[], np.ndarray], step: int) -> None:
+        def draw() -> None:
+            pixels = drawing()
+            for adapter in takers:
+                adapter.picture(tag, pixels, step)
+
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, "ortho-pictures")  # one: matplotlib promises nothing to several
+        self._drawings.append(self._thread.submit(draw))
+
+
+def _progress(trainer: Any, ended: int = 0) -> float:
+    """How far the training is, in [0, 1], by its epochs or its steps; 0 where neither has an end."""
+    parts = [0.0]
+    if trainer.max_epochs is not None and trainer.max_epochs > 0:
+        parts.append((trainer.current_epoch + ended) / trainer.max_epochs)
+    if trainer.max_steps > 0:
+        parts.append(trainer.global_step / trainer.max_steps)
+    return min(max(parts), 1.0)
+
+
+def _first_filters(module: nn.Module, layers: Layers) -> tuple[str, Tensor | None, int]:
+    """Name of the model's first layer, chosen or not, at most 256 of its filters on the CPU, and how many it has."""
+    with contextlib.suppress(LayerSelectionError):  # none of the usual kinds: the first of the chosen
+        layers = kernels.select_layers(module)
+    for name, layer in layers.items():
+        if measure.is_ready(layer):
+            with torch.no_grad():
+                weight = kernels.effective_weight(layer)
+                return name, weight[plots.evenly_spaced(len(weight), plots.MOST_FILTERS)].float().cpu(), len(weight)
+    return "", None, 0

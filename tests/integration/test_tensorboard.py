@@ -1,0 +1,147 @@
+"""TensorBoard itself, on the logs of a run, in a browser: every tab shows the data."""
+
+import json
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+
+from tests.integration.commands import TINY, run_script
+
+pytestmark = pytest.mark.slow
+
+# Everything on the page, also inside the shadow roots of its components.
+WALK = """
+const found = [];
+(function walk(node) {
+  for (const child of [...(node.shadowRoot ? [node.shadowRoot] : []), ...node.childNodes]) {
+    if (['STYLE', 'SCRIPT', 'TEMPLATE', 'NOSCRIPT'].includes(child.nodeName)) continue;
+    found.push(child); walk(child);
+  }
+})(document.body);
+"""
+TEXT = WALK + "return found.filter(n => n.nodeType == 3).map(n => n.textContent.trim()).filter(t => t).join('\\n')"
+IMAGES = WALK + "return found.filter(n => n.nodeName == 'IMG').map(n => [n.naturalWidth, n.naturalHeight])"
+CURVES = WALK + (
+    "return found.filter(n => n.nodeName == 'path' && n.getBoundingClientRect().width > 100)"
+    ".map(n => n.getAttribute('d'))"
+)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("logs")
+    for arm in ("none", "lsh"):
+        run_script("train", *TINY, f"regularizer={arm}", f"hydra.run.dir={arm}", cwd=folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(run):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(run), "--host", "127.0.0.1"]
+    server = subprocess.Popen([*command, "--port", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(200):
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/data/runs", timeout=5)
+                break
+            except OSError:
+                assert server.poll() is None, "TensorBoard ended"
+                time.sleep(0.3)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait()
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    webdriver = pytest.importorskip("selenium.webdriver")
+    from selenium.webdriver.chrome.service import Service
+
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if chromium is None or driver is None:
+        pytest.skip("no chromium and chromedriver: apt-get install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for argument in ("headless=new", "no-sandbox", "disable-gpu", "disable-background-networking"):
+        options.add_argument(f"--{argument}")
+    options.add_argument("--disable-dev-shm-usage")
+    options.add_argument("--window-size=1400,1000")
+    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('profile')}")
+    started = webdriver.Chrome(options=options, service=Service(driver))
+    yield started
+    started.quit()
+
+
+@pytest.fixture
+def shows(browser, address):
+    """Open a tab and wait until what a script finds there satisfies a condition; what it found comes back."""
+
+    def wait(tab, script, condition, seconds=90):
+        browser.get("about:blank")  # a change of the fragment alone loads nothing
+        browser.get(f"{address}/{tab}")
+        until = time.monotonic() + seconds
+        while not condition(found := browser.execute_script(script)):
+            assert time.monotonic() < until, f"{tab} shows only: {found}"[:3000]
+            time.sleep(0.5)
+        return found
+
+    return wait
+
+
+def test_time_series(shows):
+    def both(text):  # a table of run, smoothed value, value, step
+        return all(re.search(rf"^{arm}\n[\d.]+\n[\d.]+\n16\n", text, re.MULTILINE) for arm in ("none", "lsh"))
+
+    assert "angle_std" in shows("?tagFilter=ortho%2Fangle_std%24#timeseries", TEXT, both)
+
+
+def test_custom_scalars(shows):
+    def complete(text):
+        return len(re.findall(r"Matches \([1-9]", text)) >= 7
+
+    text = shows("#custom_scalars", TEXT, complete)
+    for title in (
+        "accuracy",
+        "loss = task + penalty",
+        "spread by layer, 1 = random",
+        "largest |cos|",
+        "penalty weight",
+    ):
+        assert title in text
+    assert "angle, mean ± spread" in text
+
+
+def test_distributions(shows):
+    curves = shows("#distributions", CURVES, lambda curves: len(curves) >= 5)
+    assert all(curve.startswith("M") for curve in curves)
+    shows("#distributions", TEXT, lambda text: text.count("ortho/angles/net.") >= 5)
+
+
+def test_images(shows):
+    sizes = shows("#images", IMAGES, lambda sizes: [800, 340] in sizes and [420, 420] in sizes)
+    assert all(size in ([800, 340], [420, 420]) for size in sizes)
+
+
+def test_hparams(shows, run):
+    results = json.loads((run / "lsh" / "results.json").read_text())
+    accuracy = f"{results['test_accuracy']:.5f}"[:5]
+    text = shows("#hparams", TEXT, lambda text: accuracy in text)
+    for heading in ("regularizer", "weight", "lambda1", "gamma", "test accuracy", "angle spread (degrees)"):
+        assert heading in text
+    assert "lsh" in text.splitlines()
+    assert "none" in text.splitlines()
+
+
+def test_text(shows):
+    text = shows("#text", TEXT, lambda text: "callbacks:" in text)  # the configuration stands open
+    assert {"config", "ortho"} <= set(text.splitlines())

@@ -1,0 +1,118 @@
+"""Pictures: what they show, which filters they show, and that they touch nothing else."""
+
+import math
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+from ortho_lightning import functional as OF
+from ortho_lightning import plots
+
+
+def layer(*shape):
+    kernel = torch.randn(*shape)
+    return plots.LayerAngles.of(kernel, OF.angle_statistics(kernel)), kernel
+
+
+@pytest.mark.parametrize(
+    ("shape", "shown", "words"),
+    [
+        ((1, 12, 5), (1, 12, 12), "all 12 filters"),
+        ((1, 600, 5), (1, 256, 256), "256 of 600 filters, evenly spaced"),
+        ((4, 64, 5), (4, 64, 64), "all 64 filters, in all 4 groups"),
+        ((100, 8, 5), (32, 8, 8), "all 8 filters, in 32 of 100 groups"),
+        ((3, 300, 5), (1, 256, 256), "256 of 300 filters, evenly spaced, in 1 of 3 groups"),
+    ],
+)
+def test_at_most_256_filters_are_shown_and_said_to_be(shape, shown, words):
+    found, kernel = layer(*shape)
+    assert tuple(found.cosines.shape) == shown
+    assert found.selection == words
+    every = OF.pairwise_cosines(kernel)
+    groups, filters = (plots.evenly_spaced(n, m) for n, m in zip(shape[:2], shown[:2], strict=True))
+    torch.testing.assert_close(found.cosines, every[groups][:, filters][:, :, filters])
+    assert len(set(filters)) == shown[1]
+
+
+def test_the_density_of_random_directions_has_their_mean_and_spread():
+    degrees = torch.linspace(0, 180, 20_001, dtype=torch.float64)
+    for d in (2, 3, 27, 4608):
+        density = OF.null_density(degrees, d)
+        assert torch.trapezoid(density, degrees).item() == pytest.approx(1.0, rel=1e-4)
+        spread = torch.trapezoid(density * (degrees - 90) ** 2, degrees).sqrt().item()
+        assert spread == pytest.approx(OF.null_std(d), rel=1e-3)
+    with pytest.raises(ValueError, match="d=1"):
+        OF.null_density(degrees, 1)
+
+
+@pytest.mark.parametrize(("k", "d"), [(9, 5), (5, 9), (4, 1)])
+def test_the_histogram_stands_beside_the_random_density_and_the_floor(k, d):
+    kernel = torch.randn(k, d)
+    statistics = OF.angle_statistics(kernel)
+    axis = Figure().add_subplot()
+    plots.draw_angles(axis, statistics, "blue", "all")
+    plots.draw_references(axis, statistics, k)
+    (steps,) = axis.patches
+    heights, edges, _ = steps.get_data()
+    assert (heights * np.diff(edges)).sum() == pytest.approx(1.0)
+    assert edges.tolist() == pytest.approx([2.0 * i for i in range(91)])
+    lines = {line.get_label(): line for line in axis.lines}
+    assert ("random directions" in lines) == (d >= 2)
+    places = sorted(line.get_xdata()[0] for line in axis.lines if len(set(line.get_xdata())) == 1)
+    width = math.degrees(math.asin(OF.welch_floor(k, d)))
+    assert places == pytest.approx(sorted({90 - width, 90 + width}))
+
+
+def pixels_of(colour):
+    return (np.array(matplotlib.colors.to_rgb(colour)) * 255).round().astype(np.uint8)
+
+
+def test_colours_tell_the_sign_of_the_cosine_and_grey_what_never_meets():
+    kernel = torch.tensor([[[1.0, 0.0], [1.0, 0.0]], [[1.0, 0.0], [-1.0, 0.0]]])
+    picture = plots.layer_picture(plots.LayerAngles.of(kernel, OF.angle_statistics(kernel)), "")
+    heat = picture[60:300, 20:320]
+    rows, columns = [30, 90, 150, 210], [37, 112, 187, 262]
+    seen = heat[np.ix_(rows, columns)].astype(int)
+    grey = pixels_of("#BBBBBB")
+    red, blue = seen[0, 1], seen[2, 3]
+    assert red[0] > red[2] + 50
+    assert blue[2] > blue[0] + 50
+    for i in range(4):
+        assert (seen[i, i] == grey).all()
+        assert (seen[i, (i + 2) % 4] == grey).all()
+
+
+def test_the_filters_of_an_image_layer_are_tiles_of_their_own_colours():
+    weight = torch.zeros(4, 3, 5, 5)
+    for number, channel in enumerate((0, 1, 2)):
+        weight[number, channel] = 0.1
+    picture = plots.filter_picture(weight, "")
+    assert picture.shape == (420, 420, 3)
+    quarters = picture[120, 100], picture[120, 310], picture[320, 100], picture[320, 310]
+    for pixel, strongest in zip(quarters, (0, 1, 2), strict=False):
+        assert pixel[strongest] > 250
+        assert pixel.sum() - pixel[strongest] == pytest.approx(2 * 127.5, abs=2)
+    assert quarters[3].tolist() == [127] * 3
+
+
+@pytest.mark.parametrize("shape", [(300, 7), (5, 1, 3, 3), (6, 4, 3, 3), (4, 2, 3), (3, 1, 2, 2, 2)])
+def test_every_kind_of_layer_has_a_picture_of_its_filters(shape):
+    assert plots.filter_picture(torch.randn(shape), "").shape == (420, 420, 3)
+
+
+def test_pyplot_and_its_figures_are_left_alone():
+    backend = matplotlib.get_backend()
+    before = dict(matplotlib.rcParams)
+    plots.layer_picture(layer(1, 6, 4)[0], "")
+    assert matplotlib.get_backend() == backend
+    assert dict(matplotlib.rcParams) == before
+    assert not plt.get_fignums()
+
+
+def test_the_same_filters_give_the_same_pixels():
+    found, _ = layer(1, 20, 9)
+    assert (plots.layer_picture(found, "x") == plots.layer_picture(found, "x")).all()
