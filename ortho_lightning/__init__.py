@@ -1,5 +1,5 @@
 """Ortho Lightning: directions that do not repeat each other."""
 
-from ortho_lightning.callbacks import OrthogonalityCallback
+from ortho_lightning.callbacks import OrthogonalityCallback, suggest_weight
 
-__all__ = ["OrthogonalityCallback"]
+__all__ = ["OrthogonalityCallback", "suggest_weight"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import zlib
 from collections import Counter
 from collections.abc import Iterator
@@ -172,6 +173,14 @@ class LayerRecorder:
         if not isinstance(output, Tensor) or not output.is_floating_point():
             kind = output.dtype if isinstance(output, Tensor) else type(output).__name__
             raise UnsupportedLayerError(name, f"its outputs are {kind}, not floating-point numbers")
+        if hasattr(output, "full_tensor") or sampling.channels(module, output) != math.prod(
+            kernels.filter_counts(module)
+        ):
+            raise UnsupportedLayerError(
+                name,
+                f"its output of shape {tuple(output.shape)} is not that of all its filters, as under tensor "
+                "parallelism; use a weight-based regularizer, such as Gram() or LSH(probe='exact')",
+            )
         seed = self.layer_seed(name)
         if self.regularizer.detach_inputs:
             x = args[0] if args else kwargs["input"]
