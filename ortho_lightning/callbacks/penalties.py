@@ -89,6 +89,8 @@ class StepPenalty:
         found: dict[str, list[float]] = {}
         floors = []
         for name, own in runs.items():
+            if own[0].numel() == 0:
+                continue  # a batch without rows tells nothing
             floors.append(self._regularizer.floor(own[0]))
             for key, value in self._regularizer.diagnostics(own[0]).items():
                 found.setdefault(key, []).append(float(value))
