@@ -181,7 +181,8 @@ class OrthogonalityCallback(Callback):
         self._reported = set()
         self._collapse = CollapseWatch()
         if self.regularizer is not None:
-            self._step_penalty = StepPenalty(self._layers, self.regularizer, self.sync, setting.is_compiled(pl_module))
+            self._step_penalty = StepPenalty(self._layers, self.regularizer, self.sync)
+            self._keep_hooks_of_compiled(pl_module)
             if gradient_ratio is not None:
                 self._gradient_ratio = GradientRatio(pl_module, self._layers, gradient_ratio)
             self._module = pl_module
@@ -206,6 +207,7 @@ class OrthogonalityCallback(Callback):
         recorder = penalty.recorder
         if recorder.open or not module.trainer.training or self._step % self.every_n_steps:
             return call(*args, **kwargs)
+        self._keep_hooks_of_compiled(module)  # another callback may have compiled it since
         with recorder.record(seed=mix(self._step, module.trainer.global_rank)):
             output = call(*args, **kwargs)
         if module.automatic_optimization:
@@ -266,6 +268,12 @@ class OrthogonalityCallback(Callback):
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         self._restore()
+
+    def _keep_hooks_of_compiled(self, module: nn.Module) -> None:
+        assert self._step_penalty is not None
+        recorder = self._step_penalty.recorder
+        if not recorder.persistent and setting.is_compiled(module):
+            recorder.persist()
 
     def _serves(self, trainer: Any) -> bool:
         """Whether this fit is the callback's own; one that ended without a word to the callback is mended here."""

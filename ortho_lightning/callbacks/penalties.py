@@ -21,7 +21,6 @@ class StepPenalty:
         layers: the layers by name.
         regularizer: the penalty of one layer.
         sync: whose rows make a penalty on outputs under DDP: "local" or "global".
-        persistent: see :class:`LayerRecorder`.
     """
 
     def __init__(
@@ -29,9 +28,8 @@ class StepPenalty:
         layers: dict[str, nn.Module],
         regularizer: Regularizer,
         sync: Literal["local", "global"],
-        persistent: bool,
     ) -> None:
-        self.recorder = LayerRecorder(layers, regularizer, persistent)
+        self.recorder = LayerRecorder(layers, regularizer)
         self.by_layer: dict[str, Tensor] = {}
         """The last penalty of each layer, without graph."""
         self.diagnostics: dict[str, float] = {}

@@ -43,10 +43,9 @@ class LayerRecorder:
     Args:
         layers: the layers by name.
         regularizer: what looks at them.
-        persistent: keep the hooks in place between steps. A compiled model must have them before its first call.
     """
 
-    def __init__(self, layers: dict[str, nn.Module], regularizer: Regularizer, persistent: bool) -> None:
+    def __init__(self, layers: dict[str, nn.Module], regularizer: Regularizer) -> None:
         self.layers = layers
         self.regularizer = regularizer
         self.seen: set[str] = set()
@@ -61,12 +60,16 @@ class LayerRecorder:
         self._recomputed: Counter[str] = Counter()
         self._without_gradient: set[str] = set()
         self._handles: list[RemovableHandle] = []
-        self._persistent = persistent
+        self.persistent = False
+        """Whether the hooks stay in place between steps."""
         self.ran = self._ran
-        if persistent:
-            # A graph break at each layer: traced, the seed's arithmetic becomes symbolic and never comes to an end.
-            self.ran = torch.compiler.disable(self._ran)
-            self._install()
+
+    def persist(self) -> None:
+        """Keep the hooks in place from now on, as a compiled model needs them: before its first call, and unchanged."""
+        self.persistent = True
+        # A graph break at each layer: traced, the seed's arithmetic becomes symbolic and never comes to an end.
+        self.ran = torch.compiler.disable(self._ran)
+        self._install()
 
     @contextlib.contextmanager
     def record(self, seed: int) -> Iterator[None]:
@@ -111,7 +114,7 @@ class LayerRecorder:
 
     def settle(self) -> None:
         """The step and its backward are over: remove the hooks, unless they are persistent."""
-        if not self._persistent:
+        if not self.persistent:
             self._remove()
 
     def close(self) -> None:

@@ -108,16 +108,21 @@ def test_compiled_code_that_ran_before_fit_is_penalized_or_told_of(compiling, re
     assert told != (callback.penalty is not None)
 
 
-@pytest.mark.parametrize("compiling", [compile_module, compile_submodule, compile_in_place])
+def leave_for_later(module, backend):
+    return module
+
+
+@pytest.mark.parametrize("compiling", [compile_module, compile_submodule, compile_in_place, leave_for_later])
 def test_nothing_is_compiled_anew_from_step_to_step(compiling):
     backend, graphs = Backend(), []
+    later = [CompileLater("on_train_batch_start", backend)] if compiling is leave_for_later else []
 
     class Count(Callback):
         def on_train_batch_end(self, *args):
             graphs.append(backend.graphs)
 
     callback = OrthogonalityCallback(LSH(max_samples=32), weight=1e-3, every_n_steps=3, log_every_n_steps=2)
-    fit(compiling(module_without_dropout(), backend), [callback, Count()], steps=14)
+    fit(compiling(module_without_dropout(), backend), [callback, *later, Count()], steps=14)
     assert graphs[-1] > 0
     assert graphs[-1] == graphs[5], graphs  # lazy steps, with and without a penalty, have been seen by then
 
