@@ -3,6 +3,11 @@
 import pytest
 import torch
 
+from ortho_lightning import OrthogonalityCallback
+from ortho_lightning.callbacks.setting import check_strategy
+from ortho_lightning.errors import ConfigurationError, UnsupportedLayerError
+from ortho_lightning.regularizers import Gram
+from tests.callbacks.helpers import boring, make_trainer
 from tests.integration import ddp_script
 from tests.integration.test_ddp import run
 
@@ -22,3 +27,32 @@ def test_fsdp2_gives_the_gradients_weights_and_angles_of_one_process_with_the_jo
                 expected[key] for key in ("name", "groups", "k", "d")
             )
             assert layer["mean"] == pytest.approx(expected["mean"], rel=1e-6)
+
+
+def test_fsdp1_is_refused_by_name():
+    from pytorch_lightning.strategies import FSDPStrategy
+
+    class Sharding:
+        strategy = object.__new__(FSDPStrategy)
+
+    with pytest.raises(ConfigurationError, match=r"strategy FSDPStrategy cuts weights.*ModelParallelStrategy"):
+        check_strategy(Sharding, gradient_ratio=False)
+
+
+def test_an_output_that_is_a_part_of_the_filters_is_refused_by_name():
+    """As tensor parallelism leaves it: each process answers for some of the filters."""
+
+    class Part(torch.nn.Linear):
+        def forward(self, x):
+            return super().forward(x)[:, :2]
+
+    class Model(boring().BoringModel):
+        def __init__(self):
+            super().__init__()
+            self.layer = Part(32, 4)
+
+    with pytest.raises(UnsupportedLayerError, match=r"'layer': its output of shape \(1, 2\).*Gram"):
+        make_trainer(OrthogonalityCallback()).fit(Model())
+    callback = OrthogonalityCallback(Gram())
+    make_trainer(callback).fit(Model())
+    assert callback.penalty is not None
