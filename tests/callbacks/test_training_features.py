@@ -75,32 +75,6 @@ def test_finders_see_the_task_loss_only_and_leave_nothing(package):
 # ---------------------------------------------------------------------------------------- several closures in a step
 
 
-def test_every_closure_of_lbfgs_carries_the_penalty_once(package):
-    class Quasi(boring(package).BoringModel):
-        def training_step(self, batch, batch_idx):
-            return self.layer(batch).square().mean()
-
-        def configure_optimizers(self):
-            return torch.optim.LBFGS(self.parameters(), lr=0.1, max_iter=4)
-
-    model, data = Quasi(), rows(package, 32)
-    reference = twin(model)
-    callback = OrthogonalityCallback(ALL_ROWS, weight=0.3)
-    make_trainer(callback, package, max_steps=2).fit(model, data)
-    optimizer = torch.optim.LBFGS(reference.parameters(), lr=0.1, max_iter=4)
-    for x in data:
-
-        def closure(x=x):
-            optimizer.zero_grad()
-            loss = penalized(reference.layer, x, 0.3)
-            loss.backward()
-            return loss
-
-        optimizer.step(closure)
-    torch.testing.assert_close(model.layer.weight, reference.layer.weight)
-    assert callback.state_dict() == {"step": 2}
-
-
 class Sharpness(torch.optim.SGD):
     """Like SAM: the gradient of the step is that at a point uphill."""
 
@@ -119,18 +93,28 @@ class Sharpness(torch.optim.SGD):
         return loss
 
 
-def test_both_closures_of_sharpness_aware_minimization_carry_the_penalty(package):
-    class Aware(boring(package).BoringModel):
+def quasi_newton(parameters):
+    return torch.optim.LBFGS(parameters, lr=0.1, max_iter=4)
+
+
+def sharpness_aware(parameters):
+    return Sharpness(parameters, lr=0.1)
+
+
+@pytest.mark.parametrize("make_optimizer", [quasi_newton, sharpness_aware])
+def test_every_closure_of_a_step_carries_the_penalty_once(package, make_optimizer):
+    class Closing(boring(package).BoringModel):
         def training_step(self, batch, batch_idx):
             return self.layer(batch).square().mean()
 
         def configure_optimizers(self):
-            return Sharpness(self.parameters(), lr=0.1)
+            return make_optimizer(self.parameters())
 
-    model, data = Aware(), rows(package, 32)
+    model, data = Closing(), rows(package, 32)
     reference = twin(model)
-    make_trainer(OrthogonalityCallback(ALL_ROWS, weight=0.3), package, max_steps=2).fit(model, data)
-    optimizer = Sharpness(reference.parameters(), lr=0.1)
+    callback = OrthogonalityCallback(ALL_ROWS, weight=0.3)
+    make_trainer(callback, package, max_steps=2).fit(model, data)
+    optimizer = make_optimizer(reference.parameters())
     for x in data:
 
         def closure(x=x):
@@ -141,6 +125,7 @@ def test_both_closures_of_sharpness_aware_minimization_carry_the_penalty(package
 
         optimizer.step(closure)
     torch.testing.assert_close(model.layer.weight, reference.layer.weight)
+    assert callback.state_dict() == {"step": 2}
 
 
 # -------------------------------------------------------------------------------------------------- layers and weights
