@@ -341,7 +341,8 @@ class OrthogonalityCallback(Callback):
         """The angles between the filters of each selected layer, in degrees, as they are now.
 
         Args:
-            module: the model to look at; None: the one of the last ``fit``.
+            module: the model to look at; None: the one of the last ``fit``. Under FSDP2 every process must ask, since
+                weights are gathered.
 
         Returns:
             A dict a layer: name, groups, k (filters a group), d, mean, std, min, max, rms_cos, max_abs_cos, null_std

@@ -61,7 +61,10 @@ REGULARIZERS = {
 
 def fit(sync, branching, devices, regularizer="lsh", strategy="ddp"):
     net = Net(branching)
-    callback = OrthogonalityCallback(REGULARIZERS[regularizer], weight=0.5, sync=sync)
+    every = 1 if strategy == "ddp" else None
+    callback = OrthogonalityCallback(
+        REGULARIZERS[regularizer], weight=0.5, sync=sync, log_gradient_ratio_every_n_steps=every
+    )
     if strategy == "fsdp2":
         strategy = ModelParallelStrategy(data_parallel_size=devices, tensor_parallel_size=1)
     trainer = Trainer(
@@ -80,6 +83,7 @@ def fit(sync, branching, devices, regularizer="lsh", strategy="ddp"):
         callbacks=[callback],
     )
     trainer.fit(net, data())
+    net.ratios = {name: value for name, value in trainer.callback_metrics.items() if "gradient_ratio" in name}
     return net, callback
 
 
@@ -89,4 +93,6 @@ if __name__ == "__main__":
     rank = net.trainer.global_rank if net._trainer is not None else 0
     weights = {f"{name} after": kernels.whole(p.detach()) for name, p in net.named_parameters()}
     report = callback.angle_report()
-    torch.save({**net.found, **weights, "penalty": callback.penalty, "report": report}, f"{target}.{rank}")
+    torch.save(
+        {**net.found, **net.ratios, **weights, "penalty": callback.penalty, "report": report}, f"{target}.{rank}"
+    )

@@ -29,6 +29,9 @@ def test_global_statistics_equal_one_process_with_the_joined_batch(tmp_path):
         torch.testing.assert_close(found["penalty"], callback.penalty, rtol=1e-10, atol=0)
         for name, expected in alone.found.items():
             torch.testing.assert_close(found[name], expected, rtol=1e-9, atol=1e-12, msg=name)
+        assert len(alone.ratios) == 4
+        for name, expected in alone.ratios.items():
+            torch.testing.assert_close(found[name], expected, rtol=1e-6, atol=0, msg=name)
 
 
 def test_local_statistics_are_the_average_of_each_process_alone(tmp_path):
@@ -58,5 +61,6 @@ def test_local_statistics_are_the_average_of_each_process_alone(tmp_path):
 def test_a_layer_that_ran_on_one_process_only_does_not_hang(tmp_path, sync):
     first, second = run(tmp_path, sync, "branching")
     torch.testing.assert_close(first["side.weight"], second["side.weight"])
+    assert first["ortho/gradient_ratio"] == second["ortho/gradient_ratio"] > 0
     if sync == "global":
         torch.testing.assert_close(first["penalty"], second["penalty"])
