@@ -153,15 +153,30 @@ def effective_weight(module: nn.Module) -> Tensor:
         try:
             for part, _ in flags:
                 part.training = False  # spectral norm's power iteration runs in training mode only
-            return cast(Tensor, module.weight)
+            return whole(cast(Tensor, module.weight))
         finally:
             for part, training in flags:
                 part.training = training
     held: Any = module.weight
-    weight = held() if _is_quantized(module) else held
-    if hasattr(weight, "full_tensor"):  # a DTensor holds one rank's shard: a shard is not a kernel
-        weight = weight.full_tensor()
+    weight = whole(held() if _is_quantized(module) else held)
     return weight.dequantize() if weight.is_quantized else weight
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor of which each process may hold a shard (FSDP2), gathered from all of them: a shard is not a kernel.
+
+    Its gradient is the mean over processes, each with rows of its own, as is that of the layer's own use of it.
+    """
+    if not hasattr(tensor, "full_tensor"):
+        return tensor
+    from torch.distributed.tensor import Partial
+
+    shard: Any = tensor
+    processes = shard.device_mesh.size()
+    gathered: Tensor = shard.full_tensor(grad_placements=[Partial()] * shard.device_mesh.ndim)
+    if gathered.requires_grad:
+        gathered.register_hook(lambda gradient: gradient / processes)  # Partial means a sum
+    return gathered
 
 
 def _parametrization(module: nn.Module) -> nn.Module | None:
@@ -201,6 +216,15 @@ def weight_of_run(module: nn.Module) -> Tensor | None:
     """
     weight = module.__dict__.get("weight")
     return weight if isinstance(weight, Tensor) else None
+
+
+def weight_parameters(module: nn.Module) -> list[Tensor]:
+    """The parameters that the layer's weight is made from; itself where nothing reparametrizes it."""
+    parametrization = _parametrization(module)
+    if parametrization is not None:
+        return list(parametrization.parameters())
+    # the older reparametrizations by hooks leave weight_g and weight_v, or weight_orig
+    return [value for name, value in module.named_parameters(recurse=False) if name.startswith("weight")]
 
 
 def trains(module: nn.Module) -> bool:

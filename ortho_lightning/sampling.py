@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from ortho_lightning.kernels import effective_weight, mix
+from ortho_lightning.kernels import effective_weight, mix, whole
 
 
 def tap(module: nn.Module, output: Tensor, max_samples: int | None, seed: int) -> tuple[Tensor, Tensor]:
@@ -186,9 +186,15 @@ def as_samples(module: nn.Module, rows: Tensor, biased: bool = True) -> Tensor:
     """Rows ``(n, channels)`` as ``(groups, n, k)`` in float32 or better, the bias taken off (its gradient too)."""
     rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
     if biased and module.bias is not None:
-        rows = rows - cast(Tensor, module.bias).to(rows.dtype)
+        rows = rows - whole(cast(Tensor, module.bias)).to(rows.dtype)
     groups = getattr(module, "groups", 1)
     return rows.reshape(rows.shape[0], groups, rows.shape[1] // groups).transpose(0, 1)
+
+
+def channels(module: nn.Module, output: Tensor) -> int:
+    """How many filters the output has answers of; 0 if it is too small to have an axis for them."""
+    axis = _channel_axis(module)
+    return output.shape[axis] if output.dim() >= -axis else 0
 
 
 def _channels_last(module: nn.Module, output: Tensor) -> Tensor:

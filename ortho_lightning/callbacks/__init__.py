@@ -1,6 +1,7 @@
 """The only code that knows Lightning's life cycle."""
 
 from ortho_lightning.callbacks.orthogonality import OrthogonalityCallback
+from ortho_lightning.callbacks.suggestion import suggest_weight
 from ortho_lightning.callbacks.whitening import WhiteningCallback
 
-__all__ = ["OrthogonalityCallback", "WhiteningCallback"]
+__all__ = ["OrthogonalityCallback", "WhiteningCallback", "suggest_weight"]

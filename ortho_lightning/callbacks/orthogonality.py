@@ -13,9 +13,10 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from ortho_lightning import kernels
-from ortho_lightning.callbacks import dashboard, intercept, loggers, measure
+from ortho_lightning.callbacks import dashboard, intercept, loggers, measure, setting
 from ortho_lightning.callbacks.collapse import CollapseWatch
 from ortho_lightning.callbacks.gallery import Gallery
+from ortho_lightning.callbacks.gradient_ratio import GradientRatio
 from ortho_lightning.callbacks.penalties import StepPenalty
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.kernels import Layers, mix
@@ -57,7 +58,16 @@ class OrthogonalityCallback(Callback):
         log_histograms_every_n_epochs: epochs between histograms of the angles, and one before training; None: never.
         log_pictures: pictures of each layer's angles in a training: one before it, the others evenly to its end; None:
             never.
+        log_gradient_ratio_every_n_steps: steps between measurements of the norm of the penalty's gradient over that of
+            the task's, on the weights of each layer and of all; None: never. See below.
         name: prefix of the logged names and part of the checkpoint key. Several callbacks need several names.
+
+    The gradient ratio, ``<name>/gradient_ratio/<layer>`` and ``<name>/gradient_ratio``, is for choosing ``weight``. Its
+    numerator is of the penalty of all layers at the weight and schedule of that step (without the factor n of
+    ``every_n_steps``, so that it tells what the penalty weighs on average), its denominator of the loss that the
+    penalty joins, both of one micro-batch and before clipping. It is measured in steps in which the weight is not 0, at
+    the cost of two backward passes; training goes on bit by bit as without. It needs
+    ``torch._functorch.config.donated_buffer = False`` under torch.compile, and is refused under FSDP2 and DeepSpeed.
 
     Attributes:
         penalty: the last total penalty before weight, a detached scalar tensor, or None before the first.
@@ -82,6 +92,7 @@ class OrthogonalityCallback(Callback):
         log_every_n_steps: int | None = 50,
         log_histograms_every_n_epochs: int | None = 1,
         log_pictures: int | None = 3,
+        log_gradient_ratio_every_n_steps: int | None = None,
         name: str = "ortho",
     ) -> None:
         self.regularizer: Regularizer | None = LSH() if regularizer is _DEFAULT else regularizer
@@ -94,6 +105,7 @@ class OrthogonalityCallback(Callback):
         self.log_every_n_steps = log_every_n_steps
         self.log_histograms_every_n_epochs = log_histograms_every_n_epochs
         self.log_pictures = log_pictures
+        self.log_gradient_ratio_every_n_steps = log_gradient_ratio_every_n_steps
         self.name = name
         self._check_arguments()
 
@@ -102,6 +114,7 @@ class OrthogonalityCallback(Callback):
         self._layers: dict[str, nn.Module] = {}
         self._module: nn.Module | None = None  # the module that the callback stands around while fit runs
         self._step_penalty: StepPenalty | None = None
+        self._gradient_ratio: GradientRatio | None = None
         self._total_steps = math.inf
         self._stepped = False
         self._batches_without_step = 0
@@ -126,7 +139,8 @@ class OrthogonalityCallback(Callback):
             raise ConfigurationError(f"weight={self.weight!r}: must be 0 or a positive number")
         if self.schedule is not None and not callable(self.schedule):
             raise ConfigurationError(f"schedule={self.schedule!r}: must be callable as (step, total_steps) -> factor")
-        for option in ("every_n_steps", "log_every_n_steps", "log_histograms_every_n_epochs", "log_pictures"):
+        intervals = [option for option in vars(self) if "every_n_" in option]
+        for option in (*intervals, "log_pictures"):
             value = getattr(self, option)
             if value is None and option != "every_n_steps":
                 continue  # never
@@ -163,6 +177,8 @@ class OrthogonalityCallback(Callback):
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         self._restore()
+        gradient_ratio = self.log_gradient_ratio_every_n_steps
+        setting.check_strategy(trainer, gradient_ratio is not None)
         outputs = self.regularizer is not None and self.regularizer.observes == "outputs"
         self._layers = kernels.select_layers(pl_module, self.layers, self.exclude, outputs=outputs)
         self.penalty = None
@@ -172,7 +188,10 @@ class OrthogonalityCallback(Callback):
         self._reported = set()
         self._collapse = CollapseWatch()
         if self.regularizer is not None:
-            self._step_penalty = StepPenalty(self._layers, self.regularizer, self.sync, _is_compiled(pl_module))
+            self._step_penalty = StepPenalty(self._layers, self.regularizer, self.sync)
+            self._keep_hooks_of_compiled(pl_module)
+            if gradient_ratio is not None:
+                self._gradient_ratio = GradientRatio(pl_module, self._layers, gradient_ratio)
             self._module = pl_module
             intercept.attach(pl_module, self)
 
@@ -181,7 +200,7 @@ class OrthogonalityCallback(Callback):
             self._step = 0  # a second Trainer with the same callback begins anew
         self._total_steps = math.inf
         if self.schedule is not None and self.regularizer is not None:
-            self._total_steps = _total_steps(trainer, pl_module)
+            self._total_steps = setting.total_steps(trainer, pl_module)
             if self._step < self._total_steps:
                 self._current_weight()  # a schedule that cannot work is refused before the first batch
         if self._step == 0:
@@ -197,6 +216,7 @@ class OrthogonalityCallback(Callback):
         recorder = penalty.recorder
         if recorder.open or not module.trainer.training or self._step % self.every_n_steps:
             return call(*args, **kwargs)
+        self._keep_hooks_of_compiled(module)  # another callback may have compiled it since
         with recorder.record(seed=mix(self._step, module.trainer.global_rank)):
             output = call(*args, **kwargs)
         if module.automatic_optimization:
@@ -235,6 +255,7 @@ class OrthogonalityCallback(Callback):
         self._batches_without_step = 0
         if self._step % (self.log_every_n_steps or _MANY) == 0:
             self._look(trainer, dashboard.loss_scalars(trainer, pl_module, args[0], joined))
+        self._log_gradient_ratio(trainer)
         self._step += 1
         if self._step_penalty is not None and self._step_penalty.recorder.steps == (self.log_every_n_steps or _MANY):
             self._report_silent_layers()
@@ -260,6 +281,12 @@ class OrthogonalityCallback(Callback):
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         self._restore()
 
+    def _keep_hooks_of_compiled(self, module: nn.Module) -> None:
+        assert self._step_penalty is not None
+        recorder = self._step_penalty.recorder
+        if not recorder.persistent and setting.is_compiled(module):
+            recorder.persist()
+
     def _serves(self, trainer: Any) -> bool:
         """Whether this fit is the callback's own; one that ended without a word to the callback is mended here."""
         if trainer is not None and any(callback is self for callback in trainer.callbacks):
@@ -272,6 +299,7 @@ class OrthogonalityCallback(Callback):
         if self._step_penalty is not None:
             self._step_penalty.recorder.close()
             self._step_penalty = None
+            self._gradient_ratio = None
         if self._module is not None:
             intercept.detach(self._module, self)
             self._module = None
@@ -303,6 +331,8 @@ class OrthogonalityCallback(Callback):
         diagnose = self.log_every_n_steps is not None and window != self._diagnosed_at
         with torch.set_grad_enabled(weight > 0):
             penalty = self._step_penalty.total(loss, whole_step, diagnose)
+        if self._gradient_ratio is not None and weight > 0:
+            self._measure_gradient_ratio(None if penalty is None else weight * penalty, loss)
         if penalty is None:
             return loss
         self._diagnosed_at = window
@@ -312,13 +342,21 @@ class OrthogonalityCallback(Callback):
         self._collapse.update(self.penalty)
         return loss + weight * self.every_n_steps * penalty if weight > 0 else loss
 
+    def _measure_gradient_ratio(self, weighted_penalty: Tensor | None, loss: Tensor) -> None:
+        assert self._gradient_ratio is not None
+        assert self._step_penalty is not None
+        assert self._module is not None
+        if self._gradient_ratio.is_due(self._step, self._step_penalty.recorder.steps):
+            self._gradient_ratio.measure(weighted_penalty, loss, setting.loss_scale(self._module.trainer))
+
     # ---------------------------------------------------------------------------------------------- what is told
 
     def angle_report(self, module: nn.Module | None = None) -> list[dict[str, Any]]:
         """The angles between the filters of each selected layer, in degrees, as they are now.
 
         Args:
-            module: the model to look at; None: the one of the last ``fit``.
+            module: the model to look at; None: the one of the last ``fit``. Under FSDP2 every process must ask, since
+                weights are gathered.
 
         Returns:
             A dict a layer: name, groups, k (filters a group), d, mean, std, min, max, rms_cos, max_abs_cos, null_std
@@ -361,6 +399,11 @@ class OrthogonalityCallback(Callback):
         dashboard.show_on_bar(trainer, self.name, scalars)
         loggers.log_scalars(trainer, {f"{self.name}/{key}": value for key, value in scalars.items()})
 
+    def _log_gradient_ratio(self, trainer: Any) -> None:
+        if self._gradient_ratio is not None and self._gradient_ratio.found:
+            found, self._gradient_ratio.found = self._gradient_ratio.found, {}
+            loggers.log_scalars(trainer, {f"{self.name}/{key}": value for key, value in found.items()})
+
     def _log_histograms(self, trainer: Any) -> None:
         if self.log_histograms_every_n_epochs is None:
             return
@@ -385,19 +428,3 @@ class OrthogonalityCallback(Callback):
         if topic not in self._reported:
             self._reported.add(topic)
             rank_zero_warn(f"OrthogonalityCallback({self.name!r}): {message}")
-
-
-def _total_steps(trainer: Any, module: Any) -> float:
-    """The number of steps of the training as this callback counts them."""
-    total = trainer.estimated_stepping_batches
-    if not module.automatic_optimization and trainer.max_steps > 0:
-        # Lightning counts the steps of every optimizer towards max_steps, this callback their batch once
-        total = min(total, math.ceil(trainer.max_steps / max(len(trainer.optimizers), 1)))
-    return float(total)
-
-
-def _is_compiled(module: nn.Module) -> bool:
-    return getattr(module, "_compiler_ctx", None) is not None or any(
-        "_orig_mod" in part._modules or part._compiled_call_impl is not None  # torch.compile(m) and m.compile()
-        for part in module.modules()
-    )

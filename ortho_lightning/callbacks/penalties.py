@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from ortho_lightning import kernels
 from ortho_lightning.callbacks.recording import LayerRecorder
-from ortho_lightning.callbacks.synchronize import joined_statistics
+from ortho_lightning.callbacks.synchronize import joined_statistics, world_size
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.regularizers import Regularizer
 
@@ -22,7 +21,6 @@ class StepPenalty:
         layers: the layers by name.
         regularizer: the penalty of one layer.
         sync: whose rows make a penalty on outputs under DDP: "local" or "global".
-        persistent: see :class:`LayerRecorder`.
     """
 
     def __init__(
@@ -30,9 +28,8 @@ class StepPenalty:
         layers: dict[str, nn.Module],
         regularizer: Regularizer,
         sync: Literal["local", "global"],
-        persistent: bool,
     ) -> None:
-        self.recorder = LayerRecorder(layers, regularizer, persistent)
+        self.recorder = LayerRecorder(layers, regularizer)
         self.by_layer: dict[str, Tensor] = {}
         """The last penalty of each layer, without graph."""
         self.diagnostics: dict[str, float] = {}
@@ -50,7 +47,7 @@ class StepPenalty:
             diagnose: also find the diagnostics; these wait for the device.
         """
         runs = self.recorder.take(None if whole_step else loss)
-        processes = _world_size() if self._global else 1
+        processes = world_size() if self._global else 1
         penalties = self._joined(runs, loss.device) if processes > 1 else self._own(runs)
         if not penalties:
             return None
@@ -90,6 +87,8 @@ class StepPenalty:
         found: dict[str, list[float]] = {}
         floors = []
         for name, own in runs.items():
+            if own[0].numel() == 0:
+                continue  # a batch without rows tells nothing
             floors.append(self._regularizer.floor(own[0]))
             for key, value in self._regularizer.diagnostics(own[0]).items():
                 found.setdefault(key, []).append(float(value))
@@ -98,7 +97,3 @@ class StepPenalty:
         known = [floor for floor in floors if floor is not None]
         if known and len(known) == len(floors):
             self.diagnostics["penalty_floor"] = sum(known) / processes  # rows of all processes lower the noise
-
-
-def _world_size() -> int:
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import zlib
 from collections import Counter
 from collections.abc import Iterator
@@ -42,10 +43,9 @@ class LayerRecorder:
     Args:
         layers: the layers by name.
         regularizer: what looks at them.
-        persistent: keep the hooks in place between steps. A compiled model must have them before its first call.
     """
 
-    def __init__(self, layers: dict[str, nn.Module], regularizer: Regularizer, persistent: bool) -> None:
+    def __init__(self, layers: dict[str, nn.Module], regularizer: Regularizer) -> None:
         self.layers = layers
         self.regularizer = regularizer
         self.seen: set[str] = set()
@@ -60,13 +60,17 @@ class LayerRecorder:
         self._recomputed: Counter[str] = Counter()
         self._without_gradient: set[str] = set()
         self._handles: list[RemovableHandle] = []
-        self._persistent = persistent
+        self.persistent = False
+        """Whether the hooks stay in place between steps."""
         self.ran = self._ran
         sampling.prepare()
-        if persistent:
-            # A graph break at each layer: traced, the seed's arithmetic becomes symbolic and never comes to an end.
-            self.ran = torch.compiler.disable(self._ran)
-            self._install()
+
+    def persist(self) -> None:
+        """Keep the hooks in place from now on, as a compiled model needs them: before its first call, and unchanged."""
+        self.persistent = True
+        # A graph break at each layer: traced, the seed's arithmetic becomes symbolic and never comes to an end.
+        self.ran = torch.compiler.disable(self._ran)
+        self._install()
 
     @contextlib.contextmanager
     def record(self, seed: int) -> Iterator[None]:
@@ -111,7 +115,7 @@ class LayerRecorder:
 
     def settle(self) -> None:
         """The step and its backward are over: remove the hooks, unless they are persistent."""
-        if not self._persistent:
+        if not self.persistent:
             self._remove()
 
     def close(self) -> None:
@@ -173,6 +177,14 @@ class LayerRecorder:
         if not isinstance(output, Tensor) or not output.is_floating_point():
             kind = output.dtype if isinstance(output, Tensor) else type(output).__name__
             raise UnsupportedLayerError(name, f"its outputs are {kind}, not floating-point numbers")
+        if hasattr(output, "full_tensor") or sampling.channels(module, output) != math.prod(
+            kernels.filter_counts(module)
+        ):
+            raise UnsupportedLayerError(
+                name,
+                f"its output of shape {tuple(output.shape)} is not that of all its filters, as under tensor "
+                "parallelism; use a weight-based regularizer, such as Gram() or LSH(probe='exact')",
+            )
         seed = self.layer_seed(name)
         if self.regularizer.detach_inputs:
             x = args[0] if args else kwargs["input"]

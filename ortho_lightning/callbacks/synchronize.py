@@ -9,6 +9,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 
+def world_size() -> int:
+    """The number of processes that train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
 class _SumOverProcesses(torch.autograd.Function):
     """All-reduce whose gradient needs no second collective.
 

@@ -56,9 +56,9 @@ def measure_steps(config: DictConfig, folder: Path) -> str:
     columns = ["network", "batch", "pixels", "width", "arm", "step (ms)", "ratio", "peak (MB)", "peak ratio"]
     shown = [columns]
     for row in rows:
-        case = (row.network, str(row.batch_size), str(row.resolution), str(row.width), row.arm)
+        place = (row.network, str(row.batch_size), str(row.resolution), str(row.width), row.arm)
         figures = (f"{row.step_ms:.0f}", f"{row.ratio:.3f}", f"{row.peak_mb:.0f}", f"{row.peak_ratio:.3f}")
-        shown.append([*case, *figures])
+        shown.append([*place, *figures])
     return markdown_table(shown)
 
 

@@ -30,7 +30,7 @@ def save_provenance(config: DictConfig, folder: Path) -> None:
     """Write ``config.yaml`` (resolved) and ``versions.json`` into ``folder``."""
     with whole_file(folder / "config.yaml") as path:
         path.write_text(OmegaConf.to_yaml(config, resolve=True))
-    write_json(folder / "versions.json", {"git": git_commit(), "python": platform.python_version(), **_versions()})
+    write_json(folder / "versions.json", {"git": git_commit(), "python": platform.python_version(), **versions()})
 
 
 def git_commit() -> str | None:
@@ -59,7 +59,8 @@ def write_json(path: Path, content: Any) -> None:
         temporary.write_text(json.dumps(content, indent=2) + "\n")
 
 
-def _versions() -> dict[str, str | None]:
+def versions() -> dict[str, str | None]:
+    """Versions of the packages that a number depends on; None for one that is not installed."""
     found: dict[str, str | None] = {}
     for name in _PACKAGES:
         try:

@@ -64,7 +64,7 @@ def vision_module(package="pytorch_lightning", inplace=True, output="tensor", bi
             return self.training_step(batch, batch_idx)
 
         def on_after_backward(self):
-            self.gradients = [p.grad.clone() for p in self.parameters()]
+            self.gradients = [p.grad if p.grad is None else p.grad.clone() for p in self.parameters()]
 
         def configure_optimizers(self):
             return torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.9)

@@ -104,6 +104,18 @@ def test_an_instance_attribute_comes_back():
     assert calls == [0]
 
 
+def test_a_spawned_process_trains_as_this_one_does_and_leaves_the_module_as_it_was():
+    model, data = BoringModel(), torch.utils.data.DataLoader(boring().RandomDataset(32, 4), batch_size=2)
+    here = twin(model)
+    for trained, options in ((model, {"strategy": "ddp_spawn", "devices": 1}), (here, {})):
+        callback = OrthogonalityCallback(weight=0.05, log_every_n_steps=1)
+        trainer = make_trainer(callback, max_steps=2, **options)
+        trainer.fit(trained, data)
+        assert trainer.callback_metrics["ortho/penalty"] > 0  # a spawned process hands back weights and metrics only
+    assert_untouched(model)
+    torch.testing.assert_close(model.layer.weight, here.layer.weight)
+
+
 def test_fit_twice_and_two_trainers_register_once():
     callback = OrthogonalityCallback(LSH(max_samples=None), weight=0.5)
     model = BoringModel()
@@ -356,9 +368,12 @@ def test_state_is_saved_and_restored(tmp_path):
     assert resumed.state_dict() == {"step": 5}
 
 
-@pytest.mark.parametrize("stop", [3, 5, 10, 12])
-def test_resumed_training_is_bit_identical(stop, tmp_path):
-    """With the schedule, the lazy interval and the sampled rows in play, inside an epoch of 10 steps and at its end."""
+@pytest.mark.parametrize(("stop", "accumulate"), [(3, 1), (5, 1), (10, 1), (12, 1), (1, 4), (2, 4), (3, 4), (4, 4)])
+def test_resumed_training_is_bit_identical(stop, accumulate, tmp_path):
+    """With the schedule, the lazy interval and the sampled rows in play, inside an epoch of 10 batches and at its end.
+
+    A window of 4 is cut short at the end of an epoch, so that steps 3 and 6 are of 2 batches.
+    """
 
     def build():
         model = vision_module()
@@ -375,14 +390,39 @@ def test_resumed_training_is_bit_identical(stop, tmp_path):
 
     whole, callback = build()
     saving = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=stop, save_top_k=-1)
-    make_trainer([callback, saving], max_steps=13, enable_checkpointing=True).fit(whole, data())
+    options = {"max_steps": 13 // accumulate + 3, "accumulate_grad_batches": accumulate}
+    make_trainer([callback, saving], enable_checkpointing=True, **options).fit(whole, data())
     rest, callback = build()
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*dataloader is not resumable.*")
-        make_trainer(callback, max_steps=13).fit(rest, data(), ckpt_path=tmp_path / f"step={stop}.ckpt")
-    assert callback.state_dict() == {"step": 13}
+        make_trainer(callback, **options).fit(rest, data(), ckpt_path=tmp_path / f"step={stop}.ckpt")
+    assert callback.state_dict() == {"step": options["max_steps"]}
     for name, value in whole.state_dict().items():
         assert torch.equal(value, rest.state_dict()[name]), name
+
+
+def test_sampled_rows_differ_between_processes_and_are_the_same_on_resume(tmp_path):
+    class Seeing(LSH):
+        def penalty(self, values, *, seed=0):
+            seen.append(values.detach())
+            return super().penalty(values, seed=seed)
+
+    def rows(rank, steps, **options):
+        seen.clear()
+        torch.manual_seed(3)
+        callback = OrthogonalityCallback(Seeing(max_samples=4), layers="net.0", weight=0.0)
+        trainer = make_trainer(callback, max_steps=steps)
+        trainer.strategy.global_rank = rank
+        module = vision_module()
+        module.net[5].p = 0.0
+        trainer.fit(module, TensorBatches(x, torch.zeros(16), batch_size=4), **options)
+        trainer.save_checkpoint(tmp_path / f"{rank}-{steps}.ckpt")
+        return torch.stack(seen)
+
+    seen, x = [], torch.randn(16, 3, 8, 8)
+    first, second, _ = rows(0, 4), rows(1, 4), rows(1, 2)
+    assert not any(torch.equal(left, right) for left, right in zip(first, second, strict=True))
+    assert torch.equal(rows(1, 4, ckpt_path=tmp_path / "1-2.ckpt"), second[2:])
 
 
 @pytest.mark.parametrize(

@@ -610,6 +610,48 @@ def test_mixed_precision_scales_once_and_measures_in_float32(precision):
     assert (found - expected).norm() < 0.2 * expected.norm()
 
 
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "16-mixed", "64-true"])
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_every_precision_equals_a_hand_written_loop_with_outputs_of_ten_thousand(precision, accumulate):
+    half = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
+    true = {"bf16-true": torch.bfloat16, "64-true": torch.float64}.get(precision, torch.float32)
+
+    class Model(boring().BoringModel):
+        def training_step(self, batch, batch_idx):
+            self.outputs = self.layer(batch)
+            return self.outputs.float().square().mean() * 1e-10
+
+        def on_before_optimizer_step(self, optimizer):
+            self.gradient = self.layer.weight.grad.clone()  # unscaled by now
+
+    torch.manual_seed(4)
+    model = Model().to(true)
+    reference = twin(model)
+    x = 1.2e4 * torch.randn(accumulate, 8, 32, generator=torch.Generator().manual_seed(1)).to(true)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10) if precision == "16-mixed" else None
+    options = {"precision": precision}
+    if scaler is not None:
+        from pytorch_lightning.plugins import MixedPrecision
+
+        options = {"plugins": [MixedPrecision("16-mixed", "cpu", scaler=scaler)]}
+    # the signs of outputs so large are all saturated, but for those divided by their root mean square
+    callback = OrthogonalityCallback(LSH(max_samples=None, normalize="rms", gamma=1.0), weight=0.01)
+    data = torch.utils.data.DataLoader(x, batch_size=None)
+    make_trainer(callback, max_steps=1, accumulate_grad_batches=accumulate, **options).fit(model, data)
+    for batch in x:
+        with torch.autocast("cpu", half or torch.bfloat16, enabled=half is not None):
+            output = reference.layer(batch)
+        observed = output.to(torch.promote_types(output.dtype, torch.float32))
+        observed = observed - reference.layer.bias.to(observed.dtype)
+        penalty = OF.lsh_penalty(OF.rms_normalize(observed), gamma=1.0)
+        (output.float().square().mean() * 1e-10 + 0.01 * penalty).div(accumulate).backward()
+    assert model.outputs.abs().max() > 1e4
+    assert callback.penalty.dtype == torch.promote_types(true, torch.float32)
+    assert model.gradient.isfinite().all()
+    error = (model.gradient - reference.layer.weight.grad).norm() / reference.layer.weight.grad.norm()
+    assert error < {"64-true": 1e-9}.get(precision, 0.01)
+
+
 @pytest.mark.parametrize("compile_net", [lambda net: torch.compile(net, backend="aot_eager"), "in place"])
 def test_a_compiled_network_gets_the_same_penalty_and_gradient(compile_net):
     def run(compiled):

@@ -1,14 +1,15 @@
-"""Trains one step on two processes and saves the gradient; run by test_ddp.py as a program of its own."""
+"""Trains on two processes and saves what came of it; run by test_ddp.py and test_fsdp.py as a program of its own."""
 
 import sys
 
 import torch
 import torch.nn.functional as F
 from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.strategies import ModelParallelStrategy
 from torch import nn
 
-from ortho_lightning import OrthogonalityCallback
-from ortho_lightning.regularizers import LSH
+from ortho_lightning import OrthogonalityCallback, kernels
+from ortho_lightning.regularizers import LSH, Gram
 
 
 class Net(LightningModule):
@@ -21,6 +22,13 @@ class Net(LightningModule):
         self.branching = branching
         self.double()
 
+    def configure_model(self):
+        if self.device_mesh is not None:
+            from torch.distributed.fsdp import fully_shard
+
+            for layer in (self.conv, self.side, self.head):
+                fully_shard(layer, mesh=self.device_mesh["data_parallel"])
+
     def training_step(self, batch, batch_idx):
         batch = batch[self.trainer.global_rank :: self.trainer.world_size]
         h = F.relu(self.conv(batch)).flatten(1)
@@ -30,7 +38,8 @@ class Net(LightningModule):
         return loss
 
     def on_before_optimizer_step(self, optimizer):
-        self.found = {name: p.grad.clone() for name, p in self.named_parameters() if p.grad is not None}
+        gradients = {name: p.grad for name, p in self.named_parameters() if p.grad is not None}
+        self.found = {name: kernels.whole(gradient).clone() for name, gradient in gradients.items()}
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=0.1)
@@ -42,16 +51,30 @@ def data():
     return torch.utils.data.DataLoader(x, batch_size=8)
 
 
-def fit(sync, branching, devices, regularizer=None):
+REGULARIZERS = {
+    "lsh": LSH(max_samples=None),
+    "detached": LSH(max_samples=None, detach_inputs=True),
+    "gram": Gram(),
+    "exact": LSH(probe="exact"),
+}
+
+
+def fit(sync, branching, devices, regularizer="lsh", strategy="ddp"):
     net = Net(branching)
-    callback = OrthogonalityCallback(regularizer or LSH(max_samples=None), weight=0.5, sync=sync)
-    strategy = "auto" if devices == 1 else "ddp_find_unused_parameters_true"
+    every = 1 if strategy == "ddp" else None
+    callback = OrthogonalityCallback(
+        REGULARIZERS[regularizer], weight=0.5, sync=sync, log_gradient_ratio_every_n_steps=every
+    )
+    if strategy == "fsdp2":
+        strategy = ModelParallelStrategy(data_parallel_size=devices, tensor_parallel_size=1)
     trainer = Trainer(
         accelerator="cpu",
         devices=devices,
-        strategy=strategy,
+        strategy="auto" if devices == 1 else "ddp_find_unused_parameters_true" if strategy == "ddp" else strategy,
         max_steps=1,
-        precision="64-true",
+        precision="32-true"
+        if isinstance(strategy, ModelParallelStrategy)
+        else "64-true",  # the module is double anyway
         logger=False,
         use_distributed_sampler=False,
         enable_checkpointing=False,
@@ -60,11 +83,16 @@ def fit(sync, branching, devices, regularizer=None):
         callbacks=[callback],
     )
     trainer.fit(net, data())
+    net.ratios = {name: value for name, value in trainer.callback_metrics.items() if "gradient_ratio" in name}
     return net, callback
 
 
 if __name__ == "__main__":
-    target, sync, branching = sys.argv[1:4]
-    net, callback = fit(sync, branching == "branching", devices=2)
+    target, sync, branching, regularizer, strategy = sys.argv[1:6]
+    net, callback = fit(sync, branching == "branching", devices=2, regularizer=regularizer, strategy=strategy)
     rank = net.trainer.global_rank if net._trainer is not None else 0
-    torch.save({**net.found, "penalty": callback.penalty}, f"{target}.{rank}")
+    weights = {f"{name} after": kernels.whole(p.detach()) for name, p in net.named_parameters()}
+    report = callback.angle_report()
+    torch.save(
+        {**net.found, **net.ratios, **weights, "penalty": callback.penalty, "report": report}, f"{target}.{rank}"
+    )

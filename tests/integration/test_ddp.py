@@ -13,8 +13,8 @@ from tests.integration import ddp_script, ddp_whitening_script
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def run(tmp_path, sync, branching):
-    return run_program(tmp_path, "ddp_script", sync, branching)
+def run(tmp_path, sync, branching, regularizer="lsh", strategy="ddp"):
+    return run_program(tmp_path, "ddp_script", sync, branching, regularizer, strategy)
 
 
 def run_program(tmp_path, program, *arguments):
@@ -29,10 +29,12 @@ def test_global_statistics_equal_one_process_with_the_joined_batch(tmp_path):
     ranks = run(tmp_path, "global", "plain")
     alone, callback = ddp_script.fit("local", False, devices=1)
     for found in ranks:
-        torch.testing.assert_close(found.pop("penalty"), callback.penalty, rtol=1e-10, atol=0)
-        assert set(found) == set(alone.found)
+        torch.testing.assert_close(found["penalty"], callback.penalty, rtol=1e-10, atol=0)
         for name, expected in alone.found.items():
             torch.testing.assert_close(found[name], expected, rtol=1e-9, atol=1e-12, msg=name)
+        assert len(alone.ratios) == 4
+        for name, expected in alone.ratios.items():
+            torch.testing.assert_close(found[name], expected, rtol=1e-6, atol=0, msg=name)
 
 
 def test_local_statistics_are_the_average_of_each_process_alone(tmp_path):
@@ -62,6 +64,7 @@ def test_local_statistics_are_the_average_of_each_process_alone(tmp_path):
 def test_a_layer_that_ran_on_one_process_only_does_not_hang(tmp_path, sync):
     first, second = run(tmp_path, sync, "branching")
     torch.testing.assert_close(first["side.weight"], second["side.weight"])
+    assert first["ortho/gradient_ratio"] == second["ortho/gradient_ratio"] > 0
     if sync == "global":
         torch.testing.assert_close(first["penalty"], second["penalty"])
 
