@@ -45,6 +45,7 @@ def total_steps(trainer: Any, module: Any) -> float:
 
 
 def is_compiled(module: nn.Module) -> bool:
+    """Whether torch.compile was asked for the module or a part of it."""
     return getattr(module, "_compiler_ctx", None) is not None or any(
         "_orig_mod" in part._modules or part._compiled_call_impl is not None  # torch.compile(m) and m.compile()
         for part in module.modules()
