@@ -152,8 +152,9 @@ def as_markdown(findings: Iterable[Finding], command: str) -> str:
         f"Made by `{command}` with {made_with}.",
         "",
         "One training step of each classification model, without weights, under `OrthogonalityCallback()` with its "
-        f"defaults: random images, batch {BATCH_SIZE}, seed 0, the task loss times 0, so that the gradient is the "
-        'penalty\'s alone. "Sound" counts the penalized layers on whose weight it is finite and not zero. Layers whose '
+        f"defaults (histograms off): random images, batch {BATCH_SIZE}, seed 0, the task loss times 0, so that the "
+        "gradient is the penalty's alone. "
+        '"Sound" counts the penalized layers on whose weight it is finite and not zero. Layers whose '
         "forward is never called, as attention uses the weights of its projections without it, were named by the "
         "callback and are listed, with `*` for numbers; so are those that begin with weights of zero: such filters "
         "have no direction, and no gradient until the task gives them one.",
