@@ -33,9 +33,10 @@ class LSH(Regularizer):
             (2 / pi) arcsin c, no samples at all.
         normalize: "rms" divides each filter's outputs by their root mean square first, so that gamma means the same
             for every layer; None: as in the article.
-        max_samples: rows used for the estimate, spread evenly over the batch and the map; None: all rows. 512 rows
-            tell each similarity to about 0.04; on the small CNN (batch 128) their gradient on the filters had a cosine
-            of 0.83 to 0.92 with that of all rows, layer by layer; 2048 rows, 0.92 to 0.98.
+        max_samples: rows used for the estimate, spread evenly over the batch and the map; None: all rows. 1024 rows
+            tell each similarity to about 0.03. On a ResNet-18 (CIFAR-10, batch 128, 20 convolutions, the first 50
+            steps) the gradient of the penalty on the filters had a mean cosine of 0.80 with that of all rows at 512,
+            0.87 at 1024 and 0.96 at 2048, and each doubling costs two to three hundredths of the step: hence 1024.
         detach_inputs: True: the gradient reaches the filters only, not the layers below.
 
     Raises:
