@@ -60,7 +60,7 @@ def summarize(results: dict[str, Any]) -> dict[str, float | None]:
 
 def table(runs: Sequence[dict[str, Any]]) -> str:
     """A Markdown table with a row an arm: the mean over its seeds of each figure, or why there is none."""
-    rows = []
+    rows = [list(_COLUMNS)]
     for arm in dict.fromkeys(run["regularizer"] for run in runs):
         done = [run for run in runs if run["regularizer"] == arm and run["failure"] is None]
         failed = [run for run in runs if run["regularizer"] == arm and run["failure"] is not None]
