@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.files import whole_file
 from ortho_lightning.nn import Whitening
 from ortho_lightning.nn.rows import as_tensor
+
+_EQUAL = 1e-12  # correlations this close are equal up to rounding
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class SearchResult:
     @property
     def best(self) -> Setting:
         """The setting of the largest correlation; of equal ones that of the fewest components."""
-        close = (self.spearman >= self.spearman.max() - 1e-12).nonzero().tolist()
+        close = (self.spearman >= self.spearman.max() - _EQUAL).nonzero().tolist()
         at_beta, at_gamma, at_k = min(close, key=lambda at: (self.components[at[2]], at))
         value = float(self.spearman[at_beta, at_gamma, at_k])
         return Setting(self.betas[at_beta], self.gammas[at_gamma], self.components[at_k], value)
@@ -74,9 +77,8 @@ class SearchResult:
         rows: list[dict[str, float | int]] = []
         for beta, plane in zip(self.betas, self.spearman, strict=True):
             for gamma, line in zip(self.gammas, plane, strict=True):
-                reached = [
-                    (k, value.item()) for k, value in zip(self.components, line, strict=True) if value >= line.max()
-                ]
+                close = line >= line.max() - _EQUAL
+                reached = [(k, x.item()) for k, x, near in zip(self.components, line, close, strict=True) if near]
                 k, value = min(reached)
                 rows.append({"beta": beta, "gamma": gamma, "n_components": k, "spearman": value})
         return rows
@@ -213,7 +215,7 @@ def _checked_grid(
     for beta in betas:
         for gamma in gammas:
             Whitening(None, beta, gamma)  # refuses what is outside its range
-    wrong = [k for k in ks if not isinstance(k, int) or not 1 <= k <= d]
+    wrong = [k for k in ks if not isinstance(k, Integral) or not 1 <= k <= d]
     if wrong:
         raise ConfigurationError(f"components={wrong}: must be integers from 1 to {d}")
-    return ks
+    return tuple(int(k) for k in ks)

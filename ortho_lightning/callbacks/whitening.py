@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import pickle
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from ortho_lightning.callbacks import loggers
 from ortho_lightning.callbacks.gathering import Gathering, genuine_rows
 from ortho_lightning.errors import ConfigurationError, DataError, LayerSelectionError
 from ortho_lightning.nn import Whitening
+from ortho_lightning.nn.rows import too_narrow
 
 _PREDICT_STEP = "predict_step"
 
@@ -26,8 +28,9 @@ class WhiteningCallback(Callback):
     """Fit a :class:`~ortho_lightning.Whitening` to a layer's outputs, and keep it in the checkpoint.
 
     The vectors of each validation epoch (the sanity check left out) are reduced to their moments as they come; at its
-    end the whitening is fitted, logged, and stored in every checkpoint made from then on. So a checkpoint of the end of
-    an epoch holds the whitening of the weights in it. Under DDP all processes end with the moments of all rows; those
+    end the whitening is fitted, logged, and stored in every checkpoint made from then on. A checkpoint saved after a
+    validation and before the next step holds the whitening of the weights in it; another, that of the last validation
+    before it. Under DDP all processes end with the moments of all rows; those
     that a ``DistributedSampler`` repeats to even out the processes are left out as long as the layer's outputs have a
     row for each row of the batch.
 
@@ -204,13 +207,14 @@ class WhiteningCallback(Callback):
 
     def _end_batch(self, trainer: Any, pl_module: Any, *batch: Any) -> None:
         if self._open and self.layer == _PREDICT_STEP:
-            training = pl_module.training
+            modes = [(part, part.training) for part in pl_module.modules()]  # some may be frozen in theirs
             pl_module.eval()
             try:
                 with torch.no_grad(), trainer.precision_plugin.predict_step_context():
-                    self._add(pl_module.predict_step(*batch))
+                    self._add(pl_module.predict_step(*_taken(pl_module.predict_step, batch)))
             finally:
-                pl_module.train(training)
+                for part, training in modes:
+                    part.training = training
         self._open = False
 
     @torch.compiler.disable
@@ -226,6 +230,8 @@ class WhiteningCallback(Callback):
                 f"layer={self.layer!r}: its outputs are {kind}, not floating-point vectors (N, d). Choose a "
                 "layer behind the pooling, or layer='predict_step' and return the vectors from there"
             )
+        if self.n_components is not None and self.n_components > output.shape[1]:
+            raise too_narrow(self.n_components, output.shape[1])
         assert self._gathering is not None
         if self._own_rows is not None and len(output) == self._own_rows[1]:
             output = output[: self._own_rows[0]]
@@ -287,6 +293,14 @@ class _Hook:
 class _IdleHook:
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
         pass
+
+
+def _taken(step: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """As many of batch, batch_idx and dataloader_idx as a step takes."""
+    parameters = inspect.signature(step).parameters.values()
+    if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters):
+        return arguments
+    return arguments[: len(parameters)]
 
 
 def _state_key(name: str) -> str:

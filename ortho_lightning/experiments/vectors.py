@@ -39,6 +39,8 @@ def apply(config: DictConfig) -> tuple[int, int]:
     out = _output(config, ".npy")
     if config.to is None:
         raise ConfigurationError("to=null: name the .npy file of the vectors to whiten, to=vectors.npy")
+    if out.resolve() == Path(config.to).expanduser().resolve():
+        raise ConfigurationError(f"out={config.out}: would replace the vectors that it reads; name another file")
     whitening = Whitening.load(config.apply)
     vectors = open_vectors(config.to)
     d, k = whitening.projection.shape

@@ -150,6 +150,8 @@ class _Accumulator:
             self.upper[left:right, left:].addmm_(rows[:, left:right].mT, rows[:, left:])
 
     def finish(self) -> Moments:
+        if not self.upper.isfinite().all():
+            raise ValueError("the vectors are too large for their squares in float64: rescale them")
         return Moments(self.count, self.mean, self.upper.triu_() + self.upper.triu(1).mT)
 
 

@@ -19,8 +19,8 @@ def whitened_cosines(
 
     One eigendecomposition serves all: with :math:`p = \tilde a`, :math:`q = \tilde b` at full width, the cosine of the
     first k components is :math:`\sum_{i\le k} p_i q_i / (|p_{\le k}| |q_{\le k}|)`, three cumulative sums. It is
-    divided by the product of the two norms, not by the root of a product: at k = 1 it is exactly +1 or -1, ties and
-        all.
+    divided by the product of the two norms, not by the root of a product: at k = 1 it is exactly +1 or -1, ties
+    and all.
 
     Args:
         a, b: ``(N, d)`` pairs of vectors.

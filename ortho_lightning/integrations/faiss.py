@@ -17,8 +17,7 @@ def to_faiss(whitening: Whitening) -> faiss.LinearTransform:
         index.prepend_transform(to_faiss(whitening))
 
     faiss subtracts the mean after the product, so where it is very much larger than the spread the last digits of a
-    float32
-    go: whiten such vectors with the module.
+    float32 go: whiten such vectors with the module.
 
     Args:
         whitening: fitted, on whatever device.

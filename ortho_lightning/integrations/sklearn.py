@@ -42,7 +42,7 @@ class WhiteningTransformer(TransformerMixin, BaseEstimator):
         return self
 
     def partial_fit(self, X: Any, y: Any = None) -> WhiteningTransformer:  # noqa: N803
-        """Join ``X`` (N, d) to what was fitted on before."""
+        """Join ``X`` (N, d) to what was fitted on before, with the parameters of the first fit."""
         first = not hasattr(self, "whitening_")
         rows = self._checked(X, reset=first)
         if first:
@@ -51,7 +51,7 @@ class WhiteningTransformer(TransformerMixin, BaseEstimator):
         return self
 
     def transform(self, X: Any) -> np.ndarray:  # noqa: N803
-        """Whitened vectors ``(N, k)``, in the dtype of ``X``."""
+        """Whitened vectors ``(N, k)``, in the wider of the dtypes fitted on and of ``X``."""
         check_is_fitted(self, "whitening_")
         return self.whitening_(self._checked(X, reset=False)).numpy()
 

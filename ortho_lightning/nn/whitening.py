@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 import os
 import warnings
 from collections.abc import Callable
@@ -138,7 +139,8 @@ class Whitening(nn.Module):
 
         Raises:
             NotFittedError: before a fit.
-            ConfigurationError: for an argument outside its range. The module stays as it was.
+            ConfigurationError, ValueError: for an argument outside its range, or fewer than two rows. The module stays
+                as it was.
         """
         chosen = (
             self.n_components if n_components is _KEEP else n_components,
@@ -148,8 +150,12 @@ class Whitening(nn.Module):
         _check(*chosen)
         moments = self._fitted_moments()
         self._check_width(moments, chosen[0])
-        self.settings = _settings(*chosen).to(self.settings.device)
-        self._fit_to(moments)
+        before, self.settings = self.settings, _settings(*chosen).to(self.settings.device)
+        try:
+            self._fit_to(moments)
+        except Exception:
+            self.settings = before
+            raise
         self._warn_of_null_components()
         return self
 
@@ -160,11 +166,21 @@ class Whitening(nn.Module):
         scales = OF.whitening_scales(eigenvalues, gamma)
         k = self.n_components or moments.d
         inverse_scales = torch.where(scales > 0, 1 / torch.where(scales > 0, scales, 1.0), 0.0)
+        transform = {
+            "shift": beta * moments.mean,
+            "projection": (axes * scales)[:, :k],
+            "back_projection": (axes * inverse_scales)[:, :k].mT,
+        }
+        dtype = self.projection.dtype
+        if not all(values.to(dtype).isfinite().all() for values in transform.values()):
+            raise ConfigurationError(
+                f"beta={beta}, gamma={gamma}: the transform of these vectors overflows {dtype}; take a smaller gamma, "
+                "rescale the vectors, or call .double() before fit"
+            )
         self._keep(moments)
         self._set("eigenvalues", eigenvalues)
-        self._set("shift", beta * moments.mean)
-        self._set("projection", (axes * scales)[:, :k])
-        self._set("back_projection", (axes * inverse_scales)[:, :k].mT)
+        for name, values in transform.items():
+            self._set(name, values)
         self._stale = False
 
     def _keep(self, moments: OF.Moments) -> None:
@@ -370,7 +386,7 @@ class Whitening(nn.Module):
 
 def _check(n_components: Any, beta: Any, gamma: Any) -> None:
     if n_components is not None and (
-        not isinstance(n_components, int) or isinstance(n_components, bool) or n_components < 1
+        not isinstance(n_components, numbers.Integral) or isinstance(n_components, bool) or n_components < 1
     ):
         raise ConfigurationError(f"n_components={n_components!r}: must be an integer of 1 or more, or None for all")
     if not _is_number(beta) or not math.isfinite(beta):
@@ -380,7 +396,7 @@ def _check(n_components: Any, beta: Any, gamma: Any) -> None:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def _settings(n_components: int | None, beta: float, gamma: float) -> Tensor:

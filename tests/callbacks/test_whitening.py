@@ -353,3 +353,36 @@ def test_every_row_is_counted_once_whatever_the_sampler_repeats(rows, world, bat
 def test_loaders_without_a_distributed_sampler_have_nothing_to_leave_out():
     assert genuine_rows(loader(), 4) is None
     assert genuine_rows([1, 2], 0) is None
+
+
+def test_a_submodule_frozen_in_its_mode_stays_in_it_while_training_vectors_are_gathered():
+    module = encoder_module()
+    seen = []
+
+    def freeze(module):
+        module.encoder[2].eval()
+        seen.clear()
+
+    module.on_train_start = lambda: freeze(module)
+    module.encoder[2].register_forward_pre_hook(lambda part, _: seen.append(part.training))
+    fit(WhiteningCallback("predict_step", stage="train"), module)
+    assert len(seen) > 2
+    assert not any(seen)
+
+
+@pytest.mark.parametrize("taken", [1, 2])
+def test_predict_step_gets_as_many_arguments_as_it_takes(taken):
+    module = encoder_module()
+    full = module.predict_step
+    steps = [lambda batch: full(batch, 0), lambda batch, batch_idx: full(batch, batch_idx)]
+    module.predict_step = steps[taken - 1]
+    callback = WhiteningCallback("predict_step")
+    fit(callback, module)
+    assert callback.whitening.moments.count == len(ROWS)
+
+
+def test_more_components_than_numbers_are_refused_with_the_first_vectors():
+    callback = WhiteningCallback("encoder", n_components=9)
+    with pytest.raises(ConfigurationError, match="n_components=9: the vectors have 8 numbers"):
+        fit(callback)
+    assert callback.whitening is None

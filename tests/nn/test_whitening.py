@@ -399,3 +399,29 @@ def test_onnx(tmp_path):
     session = onnxruntime.InferenceSession(tmp_path / "w.onnx")
     (found,) = session.run(None, {session.get_inputs()[0].name: x[:7].numpy()})
     np.testing.assert_allclose(found, whitening(x[:7]).numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_transform_that_overflows_is_refused_and_nothing_changes():
+    x = 1e-3 * torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
+    whitening = Whitening().fit(x)
+    before = whitening(x)
+    with pytest.raises(ConfigurationError, match=r"gamma=20\.0: the transform of these vectors overflows"):
+        whitening.refit(gamma=20.0)
+    assert torch.equal(whitening(x), before)
+    assert whitening.gamma == 1.0
+
+
+def test_a_refit_that_fails_leaves_the_hyper_parameters():
+    whitening = Whitening(beta=0.5).partial_fit(torch.ones(1, 4))
+    with pytest.raises(ValueError, match="two or more"):
+        whitening.refit(beta=0.0)
+    assert whitening.beta == 0.5
+
+
+def test_vectors_too_large_to_square_are_refused():
+    with pytest.raises(ValueError, match="too large"):
+        Whitening().double().fit(1e200 * torch.randn(20, 3, dtype=torch.float64))
+
+
+def test_numpy_integers_are_integers():
+    assert Whitening(np.int64(2)).n_components == 2
