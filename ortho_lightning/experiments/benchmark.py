@@ -131,18 +131,23 @@ def machine() -> dict[str, Any]:
 MEASURES = {"steps": measure_steps, "estimate": measure_estimate, "data": measure_data}
 
 
-@hydra.main(version_base="1.3", config_path=conf_dir(), config_name="benchmark")
-@plain_errors
-def main(config: DictConfig) -> None:
+def run(config: DictConfig) -> str:
+    """Measure what ``config.measure`` asks for; write it under ``config.run_dir`` and return it as a table or a line."""
     if config.measure not in MEASURES:
         raise ConfigurationError(f"measure={config.measure!r}: there are {list(MEASURES)}")
-    # a Trainer a turn: what it says of itself would bury the figures
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="pytorch_lightning")
     folder = Path(config.run_dir)
     save_provenance(config, folder)
     shown = MEASURES[config.measure](config, folder)
     with whole_file(folder / "report.md") as path:
         path.write_text(shown + "\n")
-    print("\n" + shown)
-    print(f"\nIn numbers in {folder}")
+    return shown
+
+
+@hydra.main(version_base="1.3", config_path=conf_dir(), config_name="benchmark")
+@plain_errors
+def main(config: DictConfig) -> None:
+    # a Trainer a turn: what it says of itself would bury the figures
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="pytorch_lightning")
+    print("\n" + run(config))
+    print(f"\nIn numbers in {config.run_dir}")

@@ -1,9 +1,14 @@
 """scripts/benchmark.py on cases small enough for a test."""
 
 import json
+import re
 
 import pytest
+from hydra import compose, initialize_config_dir
 
+from ortho_lightning.errors import ConfigurationError
+from ortho_lightning.experiments.benchmark import run
+from ortho_lightning.experiments.cli import conf_dir
 from tests.integration.commands import run_script
 
 
@@ -41,13 +46,16 @@ def test_batches_are_measured(tmp_path):
         ("arms=[lsh,none]", "the first must be none"),
         ("rounds=0", "rounds=0"),
         ("networks=[alexnet]", "networks='alexnet'"),
+        ("batch_sizes=[0]", "batch_size=0"),
         ("arms=[none,lhs]", "arms='lhs'"),
     ],
 )
-def test_mistakes_are_named_before_anything_runs(tmp_path, override, message):
-    done = run_script("benchmark", override, cwd=tmp_path, expect=2)
-    assert message in done.stderr
-    assert "[1/" not in done.stdout
+def test_mistakes_are_named_before_anything_runs(tmp_path, capsys, override, message):
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        config = compose("benchmark", [override, f"run_dir='{tmp_path}'"])
+    with pytest.raises(ConfigurationError, match=re.escape(message)):
+        run(config)
+    assert "[1/" not in capsys.readouterr().out
 
 
 def test_estimate_compares_samples_with_all_rows(tmp_path, shared):
