@@ -132,7 +132,7 @@ MEASURES = {"steps": measure_steps, "estimate": measure_estimate, "data": measur
 
 
 def run(config: DictConfig) -> str:
-    """Measure what ``config.measure`` asks for; write it under ``config.run_dir`` and return it as a table or a line."""
+    """Measure what ``config.measure`` asks for; write it under ``config.run_dir`` and return it as text."""
     if config.measure not in MEASURES:
         raise ConfigurationError(f"measure={config.measure!r}: there are {list(MEASURES)}")
     folder = Path(config.run_dir)
