@@ -60,8 +60,9 @@ def loss_scalars(trainer: Any, module: Any, outputs: Any, joined: Tensor | None)
     total = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
     if not module.automatic_optimization or not isinstance(total, Tensor):
         return {}
-    total = total * trainer.accumulate_grad_batches  # Lightning has divided it
-    penalty = torch.zeros_like(total) if joined is None else joined.to(total)
+    # Lightning takes a loss of shape (1,) too, and has divided it
+    total = total.detach().reshape(()) * trainer.accumulate_grad_batches
+    penalty = torch.zeros_like(total) if joined is None else joined.to(total).reshape(())
     task, penalty, total = torch.stack([total - penalty, penalty, total]).tolist()
     return {"task_loss": task, "penalty_loss": penalty, "total_loss": total}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -37,7 +37,6 @@ class Gallery:
         self.times = times
         self._progress = 0.0
         self._drawn_at = -1
-        self._thread: ThreadPoolExecutor | None = None
         self._drawings: list[Future[None]] = []
 
     def start(self, trainer: Any, module: nn.Module, layers: Layers) -> None:
@@ -68,10 +67,13 @@ class Gallery:
 
     def close(self) -> None:
         """Leave what has not been begun."""
-        if self._thread is not None:
-            self._thread.shutdown(cancel_futures=True)
-        self._thread = None
+        for drawing in self._drawings:
+            drawing.cancel()
+        wait(self._drawings)
         self._drawings = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_drawings": []}  # a copy draws its own
 
     def _draw(self, trainer: Any, module: nn.Module, layers: Layers, when: str) -> None:
         if self.times is None or not trainer.loggers:
@@ -87,23 +89,23 @@ class Gallery:
         takers = [adapter for adapter in loggers.adapters(trainer) if adapter.takes_pictures]
         if not takers:
             return
-        step = loggers.log_step(trainer)
+        drawings: dict[str, Callable[[], np.ndarray]] = {}
         if weight is not None:
-            drawing = partial(plots.filter_picture, weight, f"{first}, {when}", of)
-            self._submit(takers, f"{self.name}/filters/{first}", drawing, step)
+            drawings[f"filters/{first}"] = partial(plots.filter_picture, weight, f"{first}, {when}", of)
         for name, found in angles.items():
-            drawing = partial(plots.layer_picture, found, f"{name}, {when}")
-            self._submit(takers, f"{self.name}/pairs/{name}", drawing, step)
+            drawings[f"pairs/{name}"] = partial(plots.layer_picture, found, f"{name}, {when}")
+        self._submit(takers, drawings, loggers.log_step(trainer))
 
-    def _submit(self, takers: list[Adapter], tag: str, drawing: Callable[[], np.ndarray], step: int) -> None:
-        def draw() -> None:
+    def _submit(self, takers: list[Adapter], drawings: Mapping[str, Callable[[], np.ndarray]], step: int) -> None:
+        def draw(tag: str, drawing: Callable[[], np.ndarray]) -> None:
             pixels = drawing()
             for adapter in takers:
-                adapter.picture(tag, pixels, step)
+                adapter.picture(f"{self.name}/{tag}", pixels, step)
 
-        if self._thread is None:
-            self._thread = ThreadPoolExecutor(1, "ortho-pictures")  # one: matplotlib promises nothing to several
-        self._drawings.append(self._thread.submit(draw))
+        wait(self._drawings)  # one thread at a time: matplotlib promises nothing to several
+        thread = ThreadPoolExecutor(1, "ortho-pictures")
+        self._drawings += [thread.submit(draw, tag, drawing) for tag, drawing in drawings.items()]
+        thread.shutdown(wait=False)  # it ends by itself when all is drawn, whether or not somebody calls close()
 
 
 def _progress(trainer: Any, ended: int = 0) -> float:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from ortho_lightning import kernels
 from ortho_lightning.callbacks.synchronize import world_size
@@ -81,7 +82,8 @@ class GradientRatio:
 
 
 def _trained(layer: nn.Module) -> list[Tensor]:
-    return [parameter for parameter in kernels.weight_parameters(layer) if parameter.requires_grad]
+    # a lazy one that has not run yet has no values
+    return [each for each in kernels.weight_parameters(layer) if each.requires_grad and not is_lazy(each)]
 
 
 def _gradients(value: Tensor | None, parameters: Sequence[Tensor], scale: float) -> list[Tensor | None]:
@@ -117,13 +119,15 @@ def _norm(gradient: Tensor) -> float:
 @contextlib.contextmanager
 def _undisturbed(model: nn.Module, device: torch.device) -> Iterator[None]:
     """Put buffers and random states back afterwards, and stay out of autocast, as a backward does."""
-    kept = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    kept = [(buffer, buffer.detach().clone()) for buffer in model.buffers() if not is_lazy(buffer)]
     devices = [] if device.index is None else [device.index]
     kind = device.type if device.type != "cpu" else "cuda"
-    with torch.random.fork_rng(devices, device_type=kind), torch.autocast(device.type, enabled=False):
-        yield
-    for buffer, before in kept:
-        buffer.data.copy_(before)  # .data: the graph may hold the buffer, and its values are what they were
+    try:
+        with torch.random.fork_rng(devices, device_type=kind), torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        for buffer, before in kept:
+            buffer.data.copy_(before)  # .data: the graph may hold the buffer, and its values are what they were
 
 
 @contextlib.contextmanager

@@ -68,6 +68,8 @@ def suggest_weight(
             f"data={data!r}: give a DataLoader or a list of batches. A DataModule is asked for its train_dataloader() "
             "first; an iterator would be used up"
         )
+    if "callbacks" in trainer_options:
+        raise ConfigurationError("callbacks=...: the Trainer that measures has one of its own; leave callbacks out")
     settings: dict[str, Any] = {} if regularizer is None else {"regularizer": regularizer}
     probe = _Probe(layers=layers, exclude=exclude, **settings)
     with isolate_rng(), _generators_kept(data):
@@ -90,6 +92,7 @@ class _Probe(OrthogonalityCallback):
             weight=1.0,
             log_every_n_steps=None,
             log_histograms_every_n_epochs=None,
+            log_pictures=None,
             log_gradient_ratio_every_n_steps=1,
         )
         self.ratios: list[float] = []
@@ -97,6 +100,9 @@ class _Probe(OrthogonalityCallback):
     def _join(self, loss: Tensor, whole_step: bool) -> Tensor:
         super()._join(loss, whole_step)
         return loss
+
+    def _describe(self, trainer: Any) -> None:
+        pass
 
     def _log_gradient_ratio(self, trainer: Any) -> None:
         if self._gradient_ratio is not None and "gradient_ratio" in self._gradient_ratio.found:

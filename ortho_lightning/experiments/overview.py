@@ -12,19 +12,17 @@ from ortho_lightning.callbacks import loggers
 from ortho_lightning.tables import markdown_table
 
 # The scalars that runs are judged by, and what they are called.
-_JUDGED_BY = {
-    "test/accuracy": "test accuracy",
-    "val/accuracy": "validation accuracy",
-    "ortho/angle_std": "angle spread (degrees)",
-    "ortho/spread_ratio": "spread / random",
-}
+_JUDGED_BY = {"test/accuracy": "test accuracy", "val/accuracy": "validation accuracy"}
+_ANGLES_BY = {"angle_std": "angle spread (degrees)", "spread_ratio": "spread / random"}
 _SHOWN = ("regularizer", "weight", "lambda1", "lambda2", "gamma")
 
 
 def log_overview(trainer: Any, config: DictConfig) -> None:
     """Give the loggers the resolved configuration as a text, and the hyperparameters that runs are sorted by."""
     loggers.log_text(trainer, "config", f"```yaml\n{OmegaConf.to_yaml(config, resolve=True)}```")
-    loggers.log_hyperparameters(trainer, hyperparameters(config), _JUDGED_BY, _SHOWN)
+    name = OmegaConf.select(config, "callbacks.orthogonality.name", default="ortho")
+    judged_by = {**_JUDGED_BY, **{f"{name}/{key}": title for key, title in _ANGLES_BY.items()}}
+    loggers.log_hyperparameters(trainer, hyperparameters(config), judged_by, _SHOWN)
 
 
 def hyperparameters(config: DictConfig) -> dict[str, str | float]:

@@ -1,5 +1,6 @@
 """The dashboard read back from the event files: layout, pictures, texts; the progress bar; loggers of other kinds."""
 
+import copy
 import csv
 import importlib
 import math
@@ -181,7 +182,9 @@ def test_more_filters_than_dimensions_have_a_floor_in_the_table(tmp_path):
 @pytest.mark.parametrize("package", PACKAGES)
 def test_the_progress_bar_shows_the_loss_the_penalty_and_the_spread(package, capsys):
     callback = OrthogonalityCallback(LSH(), weight=0.01, log_every_n_steps=1)
-    fit(callback, False, package, enable_progress_bar=True)
+    # named, as Lightning takes rich's where rich is installed
+    bar = importlib.import_module(f"{package}.callbacks").TQDMProgressBar()
+    fit([callback, bar], False, package, enable_progress_bar=True)
     shown = capsys.readouterr()
     for key in ("total_loss", "penalty", "angle_std"):
         assert re.search(rf"ortho/{key}=\d", shown.out + shown.err)
@@ -254,3 +257,46 @@ def test_an_adapter_of_ones_own_gets_what_it_takes(monkeypatch):
 def test_a_wrong_number_of_pictures_is_refused(value):
     with pytest.raises(ValueError, match=f"log_pictures={value}: must be an integer of 1 or more"):
         OrthogonalityCallback(log_pictures=value)
+
+
+@pytest.mark.parametrize("regularizer", [None, LSH()])
+@pytest.mark.parametrize("every", [None, 1])
+def test_a_loss_of_shape_one_is_a_loss(tmp_path, regularizer, every):
+    module = vision_module()
+    plain = module.loss
+    module.loss = lambda batch: plain(batch).reshape(1)
+    callback = OrthogonalityCallback(regularizer, weight=0.1, log_every_n_steps=every)
+    trainer = fit(callback, tensorboard(tmp_path), module=module)
+    if every is not None:
+        assert trainer.callback_metrics["ortho/total_loss"].dim() == 0
+
+
+def test_the_callback_can_be_copied_while_it_draws(tmp_path):
+    class Copies(importlib.import_module("pytorch_lightning").Callback):
+        copied = None
+
+        def on_train_batch_end(self, trainer, pl_module, *args):
+            self.copied = copy.deepcopy(callback)
+
+    callback, copies = OrthogonalityCallback(LSH(), weight=0.1), Copies()
+    make_trainer([callback, copies], logger=tensorboard(tmp_path), max_steps=2).fit(vision_module(), images(12))
+    assert copies.copied.weight == 0.1
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_no_drawing_thread_outlives_an_exception_of_another_callback(tmp_path, first):
+    class Boom(importlib.import_module("pytorch_lightning").Callback):
+        def on_train_batch_end(self, trainer, pl_module, *args):
+            raise RuntimeError("in the batch")
+
+        def on_exception(self, trainer, pl_module, exception):
+            raise RuntimeError("on purpose")
+
+    callback = OrthogonalityCallback(LSH(), weight=0.1)
+    callbacks = [Boom(), callback] if first else [callback, Boom()]
+    with pytest.raises(RuntimeError):
+        make_trainer(callbacks, logger=tensorboard(tmp_path), max_steps=2).fit(vision_module(), images(12))
+    for thread in threading.enumerate():
+        if thread.name.startswith("ortho-pictures"):
+            thread.join(timeout=60)
+            assert not thread.is_alive()

@@ -204,6 +204,8 @@ def test_the_suggested_weight_has_the_target_ratio(package):
 def test_suggesting_leaves_module_data_and_random_state_untouched():
     module = vision_module()
     make_trainer().fit(module, images())  # one with a Trainer of its own
+    for parameter in module.parameters():
+        parameter.grad = torch.full_like(parameter, 3.0)
     trainer, before = module.trainer, copy.deepcopy(module.state_dict())
     attributes = dict(module.__dict__)
     generator = torch.Generator().manual_seed(3)
@@ -215,7 +217,7 @@ def test_suggesting_leaves_module_data_and_random_state_untouched():
     assert module.trainer is trainer
     assert module.__dict__.keys() == attributes.keys()
     assert all(torch.equal(value, module.state_dict()[name]) for name, value in before.items())
-    assert all(parameter.grad is None or parameter.grad.isfinite().all() for parameter in module.parameters())
+    assert all(torch.equal(each.grad, torch.full_like(each, 3.0)) for each in module.parameters())
     assert suggest_weight(module, data, accelerator="cpu") == once
 
 
@@ -244,3 +246,18 @@ def test_bad_arguments_are_named(arguments, message):
     data = arguments.pop("data", rows())
     with pytest.raises(ConfigurationError, match=message):
         suggest_weight(TwoLayers(), data, accelerator="cpu", **arguments)
+
+
+def test_a_lazy_layer_that_never_runs_has_no_part_in_the_ratio():
+    module = vision_module()
+    module.unused = torch.nn.Sequential(torch.nn.LazyLinear(4), torch.nn.LazyBatchNorm1d())
+    callback = OrthogonalityCallback(LSH(), weight=0.1, log_gradient_ratio_every_n_steps=1)
+    trainer = make_trainer(callback, max_steps=1)
+    trainer.fit(module, images())
+    assert trainer.callback_metrics["ortho/gradient_ratio"] > 0
+    assert "ortho/gradient_ratio/unused.0" not in trainer.callback_metrics
+
+
+def test_suggesting_takes_no_callbacks():
+    with pytest.raises(ConfigurationError, match="leave callbacks out"):
+        suggest_weight(vision_module(), images(), callbacks=[])
