@@ -254,7 +254,8 @@ class OrthogonalityCallback(Callback):
         self._stepped = False
         self._batches_without_step = 0
         if self._step % (self.log_every_n_steps or _MANY) == 0:
-            self._look(trainer, dashboard.loss_scalars(trainer, pl_module, args[0], joined))
+            logs = self.log_every_n_steps is not None
+            self._look(trainer, dashboard.loss_scalars(trainer, pl_module, args[0], joined) if logs else None)
         self._log_gradient_ratio(trainer)
         self._step += 1
         if self._step_penalty is not None and self._step_penalty.recorder.steps == (self.log_every_n_steps or _MANY):

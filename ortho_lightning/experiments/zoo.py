@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from ortho_lightning import OrthogonalityCallback, kernels
-from ortho_lightning.data.files import whole_file
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.experiments.provenance import versions
+from ortho_lightning.files import whole_file
 
 BATCH_SIZE = 2
 _SMALL = 64
