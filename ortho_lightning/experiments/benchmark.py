@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import platform
 import time
 import warnings
 from collections.abc import Sequence
@@ -23,7 +21,7 @@ from ortho_lightning.data import CIFAR10DataModule
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.experiments import estimate, steps
 from ortho_lightning.experiments.cli import conf_dir, plain_errors
-from ortho_lightning.experiments.provenance import save_provenance, write_json
+from ortho_lightning.experiments.provenance import machine, save_provenance, write_json
 from ortho_lightning.files import whole_file
 from ortho_lightning.tables import markdown_table
 
@@ -113,19 +111,6 @@ def measure_data(config: DictConfig, folder: Path) -> str:
     median = sorted(rates)[len(rates) // 2]
     write_json(folder / "data.json", {"machine": machine(), "images_per_second": rates})
     return f"{median:,.0f} augmented images a second (median of {len(rates)} passes)"
-
-
-def machine() -> dict[str, Any]:
-    """What the numbers were measured on."""
-    found: dict[str, Any] = {
-        "architecture": platform.machine(),
-        "capability": torch.backends.cpu.get_cpu_capability(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-    }
-    if torch.cuda.is_available():
-        found["gpu"] = torch.cuda.get_device_name()
-    return found
 
 
 MEASURES = {"steps": measure_steps, "estimate": measure_estimate, "data": measure_data}

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from hydra.errors import InstantiationException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from ortho_lightning.errors import ConfigurationError, DataError
 
@@ -26,6 +27,15 @@ def conf_dir() -> str:
     raise FileNotFoundError(
         f"No configuration in {package / 'conf'} or {package.parent / 'conf'}: reinstall the package"
     )
+
+
+def short_hash(text: Any) -> str:
+    """Eight characters that stand for a command line: the same comparison finds its folder again."""
+    return hashlib.sha256(str(text).encode()).hexdigest()[:8]
+
+
+# for the configuration of compare; here, so that every process of a launcher has it
+OmegaConf.register_new_resolver("short_hash", short_hash, replace=True)
 
 
 def _plain(error: Exception) -> str:

@@ -29,7 +29,7 @@ def hyperparameters(config: DictConfig) -> dict[str, str | float]:
     """The same names in every run, so that they make one table; "-" where a regularizer has no such number."""
     values: dict[str, str | float] = {}
     for group in ("regularizer", "model", "data"):
-        values[group] = _choice(config, group)
+        values[group] = choice(config, group)
         if group == "regularizer":
             values["weight"] = OmegaConf.select(config, "callbacks.orthogonality.weight", default=0.0)
             for name in ("lambda1", "lambda2", "gamma"):
@@ -39,7 +39,7 @@ def hyperparameters(config: DictConfig) -> dict[str, str | float]:
     return values
 
 
-def _choice(config: DictConfig, group: str) -> str:
+def choice(config: DictConfig, group: str) -> str:
     """The name of the chosen file in a Hydra group; where Hydra did not choose, that of the class."""
     if HydraConfig.initialized():
         return str(HydraConfig.get().runtime.choices[group])

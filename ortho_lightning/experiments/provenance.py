@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import platform
+import shlex
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 
 from ortho_lightning.files import whole_file
@@ -51,6 +55,24 @@ def git_commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return commit.stdout.strip() + ("+changes" if status.stdout.strip() else "")
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers were measured on."""
+    found: dict[str, Any] = {
+        "architecture": platform.machine(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+    }
+    if torch.cuda.is_available():
+        found["gpu"] = torch.cuda.get_device_name()
+    return found
+
+
+def command_line(overrides: Sequence[str]) -> str:
+    """The command that made a comparison, as a shell takes it."""
+    return shlex.join(["python", "scripts/compare.py", *overrides])
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -34,13 +34,13 @@ def find_checkpoint(config: DictConfig) -> str | None:
     own = here / "checkpoints" / "last.ckpt"
     if own.is_file():
         return str(own)
-    wanted = _identity(OmegaConf.to_container(config, resolve=True))
+    wanted = identity(OmegaConf.to_container(config, resolve=True))
     candidates = sorted(
         here.parent.glob("*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime, reverse=True
     )
     for candidate in candidates:
         saved = candidate.parent.parent / "config.yaml"
-        if saved.is_file() and _identity(OmegaConf.to_container(OmegaConf.load(saved))) == wanted:
+        if saved.is_file() and identity(OmegaConf.to_container(OmegaConf.load(saved))) == wanted:
             return str(candidate)
     raise ConfigurationError(
         f"ckpt_path=last: of {len(candidates)} runs with a checkpoint in {here.parent} none has this configuration; "
@@ -48,7 +48,8 @@ def find_checkpoint(config: DictConfig) -> str | None:
     )
 
 
-def _identity(config: Any) -> dict[str, Any]:
+def identity(config: Any) -> dict[str, Any]:
+    """What two runs must share for one to go on where the other stopped, of a resolved configuration."""
     kept = {key: value for key, value in config.items() if key not in _MAY_DIFFER | {"logger"}}
     kept["trainer"] = {key: value for key, value in config["trainer"].items() if key not in _TRAINER_MAY_DIFFER}
     kept["callbacks"] = {name: {**part, "dirpath": None} for name, part in config["callbacks"].items()}

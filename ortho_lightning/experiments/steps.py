@@ -126,42 +126,45 @@ def check_arm(name: str) -> None:
 
 
 class Arm:
-    """A copy of a network with one regularizer, to be trained a few steps at a time."""
+    """A module with one regularizer, to be trained a few steps at a time.
 
-    def __init__(self, name: str, network: nn.Module, batch: tuple[Tensor, Tensor], options: dict[str, Any]) -> None:
-        check_arm(name)
+    Args:
+        name: of the arm.
+        subject: the module that is trained.
+        batch: what it is trained on, step after step.
+        options: further arguments of the Trainer.
+        callback: adds the penalty; None: there is none, or it is the module's own.
+        every: steps from one penalty to the next.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        subject: LightningModule,
+        batch: tuple[Tensor, Tensor],
+        options: dict[str, Any],
+        callback: OrthogonalityCallback | None = None,
+        every: int = 1,
+    ) -> None:
         self.name = name
-        self.every = 4 if name == "lsh_every_4" else 1
-        self._subject = _Subject(copy.deepcopy(network))
+        self._subject = subject
         self._batch = batch
         self._options = options
-        self._callback: OrthogonalityCallback | None = None
-        if name in RIVALS:
-            layers = kernels.select_layers(self._subject, compared(network), unreached(network))
-            self._subject.penalty = RIVALS[name](layers)
-        elif name != "none":
-            self._callback = OrthogonalityCallback(
-                LSH() if name == "lsh_every_4" else REGULARIZERS[name](),
-                layers=compared(network),
-                exclude=unreached(network),
-                weight=1e-4,
-                every_n_steps=self.every,
-                log_every_n_steps=None,
-                log_histograms_every_n_epochs=None,
-            )
+        self._callback = callback
+        self._every = every
 
     def step_times(self, steps: int) -> list[float]:
         """Seconds of each of so many training steps, after one that is not counted."""
-        clock = StepClock(left_out=self.every)
-        self._fit((steps + 1) * self.every, clock)
+        clock = StepClock(left_out=self._every)
+        self._fit((steps + 1) * self._every, clock)
         times = clock.times()
         # a lazy penalty comes with every n-th step: the mean over an interval is what a step costs
-        return [statistics.fmean(times[i : i + self.every]) for i in range(0, len(times), self.every)]
+        return [statistics.fmean(times[i : i + self._every]) for i in range(0, len(times), self._every)]
 
     def peak_bytes(self) -> int:
         """The most memory that a training step holds at once, parameters and optimizer included."""
         memory = _PeakMemory()
-        self._fit(2 * self.every, memory)
+        self._fit(2 * self._every, memory)
         return max(memory.peaks)
 
     def _fit(self, steps: int, watch: Callback) -> None:
@@ -177,6 +180,28 @@ class Arm:
         )
         batches: Any = [self._batch] * steps
         trainer.fit(self._subject, DataLoader(batches, batch_size=None))
+
+
+def named_arm(name: str, network: nn.Module, batch: tuple[Tensor, Tensor], options: dict[str, Any]) -> Arm:
+    """One of :data:`ARMS` on a copy of a network."""
+    check_arm(name)
+    subject = _Subject(copy.deepcopy(network))
+    if name in RIVALS:
+        layers = kernels.select_layers(subject, compared(network), unreached(network))
+        subject.penalty = RIVALS[name](layers)
+    if name in RIVALS or name == "none":
+        return Arm(name, subject, batch, options)
+    every = 4 if name == "lsh_every_4" else 1
+    callback = OrthogonalityCallback(
+        LSH() if name == "lsh_every_4" else REGULARIZERS[name](),
+        layers=compared(network),
+        exclude=unreached(network),
+        weight=1e-4,
+        every_n_steps=every,
+        log_every_n_steps=None,
+        log_histograms_every_n_epochs=None,
+    )
+    return Arm(name, subject, batch, options, callback, every)
 
 
 def compared(network: nn.Module) -> Callable[[str, nn.Module], bool]:
@@ -226,8 +251,21 @@ class _PeakMemory(Callback):
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What a training step of one arm costs."""
+
+    step_ms: float
+    """Median over the rounds, in milliseconds."""
+    ratio: float
+    """Median over the rounds of the time over that of the first arm in the same round."""
+    peak_mb: float
+    """In 10^6 bytes."""
+    peak_ratio: float
+
+
+@dataclass(frozen=True)
 class Row:
-    """One arm of one case."""
+    """One arm of one case; the figures are those of :class:`Cost`."""
 
     network: str
     batch_size: int
@@ -235,42 +273,38 @@ class Row:
     width: int
     arm: str
     step_ms: float
-    """Median over the rounds, in milliseconds."""
     ratio: float
-    """Median over the rounds of the time over that of ``none`` in the same round."""
     peak_mb: float
-    """In 10^6 bytes."""
     peak_ratio: float
 
 
 def measure(case: Case, arms: Sequence[str], rounds: int, steps: int, options: dict[str, Any]) -> list[Row]:
+    """The rows of a case; the arguments are those of :func:`alternate`, the first arm is "none"."""
+    network, batch = case.make()
+    costs = alternate([named_arm(name, network, batch, options) for name in arms], rounds, steps)
+    return [Row(**asdict(case), arm=name, **asdict(cost)) for name, cost in costs.items()]
+
+
+def alternate(arms: Sequence[Arm], rounds: int, steps: int) -> dict[str, Cost]:
     """Train the arms in turns, a few steps at a time, so that whatever slows the machine slows them all.
 
     Args:
-        case: the network and batch.
-        arms: names; "none", which the others are compared with, comes first.
+        arms: what is measured; the first is what the others are compared with.
         rounds: turns of each arm.
         steps: timed steps of a turn, of which the fastest counts.
-        options: further arguments of the Trainer.
     """
-    network, batch = case.make()
-    ready = [Arm(name, network, batch, options) for name in arms]
-    peaks = {arm.name: arm.peak_bytes() for arm in ready}
-    times: dict[str, list[float]] = {arm.name: [] for arm in ready}
+    peaks = {arm.name: arm.peak_bytes() for arm in arms}
+    times: dict[str, list[float]] = {arm.name: [] for arm in arms}
     for number in range(rounds):
-        for arm in ready if number % 2 == 0 else reversed(ready):
+        for arm in arms if number % 2 == 0 else reversed(arms):
             times[arm.name].append(min(arm.step_times(steps)))
-    rows = []
-    for name, own in times.items():
-        ratio = statistics.median(a / b for a, b in zip(own, times["none"], strict=True))
-        rows.append(
-            Row(
-                **asdict(case),
-                arm=name,
-                step_ms=1000 * statistics.median(own),
-                ratio=ratio,
-                peak_mb=peaks[name] / 1e6,
-                peak_ratio=peaks[name] / peaks["none"],
-            )
+    first = arms[0].name
+    return {
+        name: Cost(
+            step_ms=1000 * statistics.median(own),
+            ratio=statistics.median(a / b for a, b in zip(own, times[first], strict=True)),
+            peak_mb=peaks[name] / 1e6,
+            peak_ratio=peaks[name] / peaks[first],
         )
-    return rows
+        for name, own in times.items()
+    }

@@ -9,17 +9,19 @@ import hydra
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from pytorch_lightning import Callback, Trainer, seed_everything
-from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
+from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 
 from ortho_lightning import OrthogonalityCallback
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.experiments.cli import conf_dir, plain_errors
 from ortho_lightning.experiments.clock import StepClock
-from ortho_lightning.experiments.overview import log_overview, summary
+from ortho_lightning.experiments.history import History, without_nan
+from ortho_lightning.experiments.overview import choice, log_overview, summary
 from ortho_lightning.experiments.pictures import AngleSnapshot, save_angle_picture
 from ortho_lightning.experiments.provenance import save_provenance, write_json
 from ortho_lightning.experiments.resume import find_checkpoint
+from ortho_lightning.experiments.robustness import robustness
 from ortho_lightning.kernels import mix
 
 
@@ -36,35 +38,66 @@ def run(config: DictConfig) -> dict[str, Any]:
     if not config.trainer.enable_checkpointing:
         callbacks = [callback for callback in callbacks if not isinstance(callback, Checkpoint)]
     loggers = [instantiate(part) for part in config.logger.values()]
-    clock = StepClock()
-    trainer: Trainer = instantiate(
-        config.trainer, callbacks=[*callbacks, SeededSteps(config.seed), clock], logger=loggers or False
-    )
     ortho = next((callback for callback in callbacks if isinstance(callback, OrthogonalityCallback)), None)
+    clock, history = StepClock(), History(folder / "history.json", ortho)
+    own = [SeededSteps(config.seed), clock, history]
+    trainer: Trainer = instantiate(config.trainer, callbacks=[*callbacks, *own], logger=loggers or False)
     if trainer.is_global_zero:
         save_provenance(config, folder)
         log_overview(trainer, config)
 
     before = AngleSnapshot.of(ortho, model)
     trainer.fit(model, data, ckpt_path=checkpoint)
-    validated = {key: value.item() for key, value in trainer.callback_metrics.items() if not key.startswith("ortho/")}
     tested = (trainer.test(model, data, verbose=False) or [{}])[0]
 
     if checkpoint is not None and clock.median_ms() is None:
         print(f"{checkpoint} was complete already, so nothing was trained: raise trainer.max_epochs to go on")
+    after = AngleSnapshot.of(ortho, model)
     results = {
+        "regularizer": choice(config, "regularizer"),
         "seed": config.seed,
         "test_accuracy": tested.get("test/accuracy"),
-        "val_accuracy": validated.get("val/accuracy"),
-        "penalty": None if ortho is None or ortho.penalty is None else ortho.penalty.item(),
+        "val_accuracy": history.last("val_accuracy"),
+        "penalty": history.last("penalty"),
         "step_ms": clock.median_ms(),
         "steps": trainer.global_step,
-        "layers": [] if ortho is None else ortho.angle_report(),
+        "layers": [] if ortho is None else _layers(ortho.angle_report(), after),
+        "robustness": robustness(trainer, model, data),
+        "best": _best(trainer, model, data),  # the last, as the weights of that epoch stay loaded
+        "history": history.epochs,
+        "start": history.start,
     }
     if trainer.is_global_zero:
         write_json(folder / "results.json", results)
-        save_angle_picture(folder / "angles.png", before, AngleSnapshot.of(ortho, model))
+        save_angle_picture(folder / "angles.png", before, after)
     return results
+
+
+def _layers(report: list[dict[str, Any]], snapshot: AngleSnapshot) -> list[dict[str, Any]]:
+    """The angle report with the histogram of each layer, in bins of 2 degrees."""
+    return [without_nan({**layer, "counts": snapshot.angles[layer["name"]].counts.tolist()}) for layer in report]
+
+
+def _best(trainer: Trainer, model: LightningModule, data: LightningDataModule) -> dict[str, Any] | None:
+    """The epoch of the best validation accuracy, and the test accuracy of its weights; None where none were kept."""
+    watching = (callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint))
+    best = next((callback for callback in watching if callback.monitor == "val/accuracy"), None)
+    if best is None or not best.best_model_path:
+        return None
+    # the weights alone: a checkpoint given to test() would also set back the callbacks
+    saved = torch.load(best.best_model_path, map_location="cpu", weights_only=False)
+    model.load_state_dict(saved["state_dict"])
+    loggers, trainer.loggers = trainer.loggers, []  # test/accuracy in the logs is that of the last epoch
+    try:
+        tested = (trainer.test(model, data, verbose=False) or [{}])[0]
+    finally:
+        trainer.loggers = loggers
+    score = best.best_model_score
+    return {
+        "epoch": saved["epoch"],
+        "val_accuracy": None if score is None else score.item(),
+        "test_accuracy": tested.get("test/accuracy"),
+    }
 
 
 class SeededSteps(Callback):
@@ -82,9 +115,12 @@ class SeededSteps(Callback):
 
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="train")
 @plain_errors
-def main(config: DictConfig) -> None:
+def main(config: DictConfig) -> float | None:
+    """The validation accuracy is what Hydra's sweepers look at."""
     results = run(config)
     print(f"\n{summary(results)}\neverything else in {config.run_dir}")
+    accuracy: float | None = results["val_accuracy"]
+    return accuracy
 
 
 if __name__ == "__main__":

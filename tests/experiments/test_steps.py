@@ -8,7 +8,7 @@ from ortho_lightning import functional as OF
 from ortho_lightning import kernels
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.experiments.rivals import RIVALS
-from ortho_lightning.experiments.steps import ARMS, NETWORKS, Arm, Case, compared, measure, unreached
+from ortho_lightning.experiments.steps import ARMS, NETWORKS, Case, compared, measure, named_arm, unreached
 from ortho_lightning.regularizers import LSH
 
 CPU = {"accelerator": "cpu"}
@@ -70,7 +70,7 @@ def test_every_arm_trains(name):
     if name == "geotorch":
         pytest.importorskip("geotorch")
     net = nn.Sequential(*network(), nn.Flatten(), nn.Linear(6 * 16, 10))
-    arm = Arm(name, net, (torch.randn(4, 3, 8, 8), torch.arange(4)), CPU)
+    arm = named_arm(name, net, (torch.randn(4, 3, 8, 8), torch.arange(4)), CPU)
     before = [parameter.clone() for parameter in net.parameters()]
     times = arm.step_times(2)
     assert len(times) == 2
@@ -85,8 +85,8 @@ def test_peak_counts_what_the_step_holds():
 
     net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 10))
     batch = (torch.randn(4, 3, 8, 8), torch.arange(4))
-    plain = Arm("none", net, batch, CPU).peak_bytes()
-    more = Arm("none", nn.Sequential(Hoard(), *net), batch, CPU).peak_bytes()
+    plain = named_arm("none", net, batch, CPU).peak_bytes()
+    more = named_arm("none", nn.Sequential(Hoard(), *net), batch, CPU).peak_bytes()
     assert 3 * net[1].weight.nbytes < plain < 1e6
     assert 7.9e6 < more - plain < 9e6  # the ones and their exponentials at once
 
@@ -95,7 +95,7 @@ def test_all_rows_hold_more_memory_than_a_sample():
     net = nn.Sequential(*network(), nn.Flatten(), nn.Linear(6 * 784, 10))
     batch = (torch.randn(32, 3, 32, 32), torch.arange(32) % 10)
     assert LSH().max_samples < 32 * 900
-    sampled, everything = (Arm(name, net, batch, CPU).peak_bytes() for name in ("lsh", "lsh_all_rows"))
+    sampled, everything = (named_arm(name, net, batch, CPU).peak_bytes() for name in ("lsh", "lsh_all_rows"))
     assert everything > 1.1 * sampled
 
 
@@ -134,4 +134,4 @@ def test_cases_that_cannot_be_made_are_refused(case, message):
 
 def test_unknown_arms_are_named():
     with pytest.raises(ConfigurationError, match="arms='lhs'"):
-        Arm("lhs", network(), (torch.randn(1, 3, 8, 8), torch.zeros(1, dtype=torch.long)), CPU)
+        named_arm("lhs", network(), (torch.randn(1, 3, 8, 8), torch.zeros(1, dtype=torch.long)), CPU)

@@ -1,0 +1,94 @@
+"""Each arm's own settings, chosen on validation accuracy over the same grid, the same number of trials for each."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from ortho_lightning.errors import ConfigurationError
+from ortho_lightning.experiments.plan import BASELINE, check_arms, make_run
+from ortho_lightning.experiments.pool import execute
+from ortho_lightning.experiments.provenance import command_line, git_commit, write_json
+from ortho_lightning.experiments.runs import Run
+from ortho_lightning.files import whole_file
+from ortho_lightning.tables import markdown_table
+
+WEIGHT, DECAY = "regularizer.weight", "model.optimizer.weight_decay"
+
+
+def tune(config: DictConfig, overrides: Sequence[str]) -> dict[str, str]:
+    """Try every arm's grid with every seed, and write ``tuned.yaml`` under ``config.run_dir``, as conf/tuned takes it.
+
+    Arms with a penalty try weights of it; ``none`` has no weight and tries as many weight decays instead.
+
+    Returns:
+        The override that was best for each arm: the highest mean validation accuracy of the last epoch over the seeds,
+        the first of equals; a trial of which a run failed is not chosen.
+
+    Raises:
+        ConfigurationError: for grids of different sizes.
+    """
+    folder = Path(config.run_dir).resolve()
+    trials = _trials(config, overrides, folder)
+    execute([run for runs in trials.values() for run in runs], config.jobs)
+    found = [_found(arm, setting, runs) for (arm, setting), runs in trials.items()]
+    best: dict[str, str] = {}
+    for arm in dict.fromkeys(arm for arm, _ in trials):
+        scored = [one for one in found if one["arm"] == arm and one["val_accuracy"] is not None]
+        if not scored:
+            raise ConfigurationError(f"tune: every trial of {arm} failed; their output.log lie in {folder}")
+        best[arm] = max(scored, key=lambda one: one["val_accuracy"])["setting"]
+    write_json(folder / "trials.json", found)
+    with whole_file(folder / "tuned.yaml") as path:
+        path.write_text(_as_configuration(best, found, overrides))
+    print("\n" + _table(found, best))
+    name = HydraConfig.get().runtime.choices["experiment"]
+    print(f"\nThe choice is {folder / 'tuned.yaml'}; as conf/tuned/{name}.yaml it holds for every comparison")
+    return best
+
+
+def _trials(config: DictConfig, overrides: Sequence[str], folder: Path) -> dict[tuple[str, str], list[Run]]:
+    arms, seeds = check_arms(config)
+    sizes = {key: len(config.grid[key]) for key in (WEIGHT, DECAY)}
+    if len(set(sizes.values())) > 1 or 0 in sizes.values():
+        raise ConfigurationError(f"grid: {sizes} values; every arm gets the same number of trials, and one or more")
+    trials = {}
+    for arm in arms:
+        key = DECAY if arm == BASELINE else WEIGHT
+        for value in config.grid[key]:
+            setting = f"{key}={value}"
+            trials[arm, setting] = [
+                make_run(arm, seed, folder / f"{arm}-{value}-seed{seed}", overrides, [setting]) for seed in seeds
+            ]
+    return trials
+
+
+def _found(arm: str, setting: str, runs: Sequence[Run]) -> dict[str, Any]:
+    values: list[float | None] = [run.record().get("val_accuracy") for run in runs]
+    there = [value for value in values if value is not None]
+    mean = statistics.fmean(there) if len(there) == len(values) else None
+    return {"arm": arm, "setting": setting, "val_accuracy": mean, "each": values, "seeds": [run.seed for run in runs]}
+
+
+def _as_configuration(best: dict[str, str], found: Sequence[dict[str, Any]], overrides: Sequence[str]) -> str:
+    lines = [
+        f"# Chosen by validation accuracy at commit {git_commit() or 'unknown'}, by",
+        f"# {command_line(overrides)}",
+    ]
+    for one in found:
+        accuracy = "failed" if one["val_accuracy"] is None else f"{100 * one['val_accuracy']:.2f}%"
+        lines.append(f"#   {one['arm']} {one['setting']}: {accuracy}")
+    return "\n".join(lines) + "\n" + OmegaConf.to_yaml({"arms": {arm: [setting] for arm, setting in best.items()}})
+
+
+def _table(found: Sequence[dict[str, Any]], best: dict[str, str]) -> str:
+    rows = [["arm", "setting", "validation accuracy (%)", ""]]
+    for one in found:
+        accuracy = "failed" if one["val_accuracy"] is None else f"{100 * one['val_accuracy']:.2f}"
+        rows.append([one["arm"], one["setting"], accuracy, "best" if best[one["arm"]] == one["setting"] else ""])
+    return markdown_table(rows)
