@@ -30,7 +30,7 @@ _SILENT = {  # logging is a matter of every 50th step
 
 
 def measure(config: DictConfig, overrides: Sequence[str]) -> dict[str, Cost]:
-    """The cost of every arm on the first training batch, over that of ``none``; of the first arm where that is missing."""
+    """The cost of every arm on the first training batch, over that of ``none``, or of the first arm."""
     runs = {run.arm: run for run in plan(config, overrides, Path(config.run_dir))[: len(config.regularizers)]}
     names = sorted(runs, key=lambda name: name != BASELINE)
     return alternate([_arm(name, runs[name].config()) for name in names], config.costs, steps=2)

@@ -11,6 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
+from pytorch_lightning.utilities import rank_zero_only
 
 from ortho_lightning import OrthogonalityCallback
 from ortho_lightning.errors import ConfigurationError
@@ -118,7 +119,7 @@ class SeededSteps(Callback):
 def main(config: DictConfig) -> float | None:
     """The validation accuracy is what Hydra's sweepers look at."""
     results = run(config)
-    print(f"\n{summary(results)}\neverything else in {config.run_dir}")
+    rank_zero_only(print)(f"\n{summary(results)}\neverything else in {config.run_dir}")
     accuracy: float | None = results["val_accuracy"]
     return accuracy
 

@@ -18,7 +18,9 @@ from ortho_lightning.experiments.runs import Run
 from ortho_lightning.files import whole_file
 from ortho_lightning.tables import markdown_table
 
-WEIGHT, DECAY = "regularizer.weight", "model.optimizer.weight_decay"
+# What is tried, as the grid names it, and which value of a training's configuration it is.
+WEIGHT, DECAY = "weight", "weight_decay"
+_SETTING = {WEIGHT: "regularizer.weight", DECAY: "model.optimizer.weight_decay"}
 
 
 def tune(config: DictConfig, overrides: Sequence[str]) -> dict[str, str]:
@@ -61,7 +63,7 @@ def _trials(config: DictConfig, overrides: Sequence[str], folder: Path) -> dict[
     for arm in arms:
         key = DECAY if arm == BASELINE else WEIGHT
         for value in config.grid[key]:
-            setting = f"{key}={value}"
+            setting = f"{_SETTING[key]}={value}"
             trials[arm, setting] = [
                 make_run(arm, seed, folder / f"{arm}-{value}-seed{seed}", overrides, [setting]) for seed in seeds
             ]

@@ -1,51 +1,214 @@
-"""scripts/compare.py on a tiny configuration."""
+"""scripts/compare.py on a tiny configuration: what is run, what is not run again, and what is made of it."""
 
 import csv
 import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
 
-from ortho_lightning.experiments.compare import table
-from tests.integration.commands import TINY, run_script
+import pytest
+
+from tests.integration.commands import ROOT, TINY, run_script
+
+ARMS = ("seeds=[0,1]", "regularizers=[none,lsh]", "jobs=2")
 
 
-def test_arms_and_seeds_make_a_table_and_files(tmp_path):
-    done = run_script("compare", *TINY, "seeds=[0,1]", "regularizers=[none,lsh]", cwd=tmp_path)
-    (folder,) = (path.parent for path in tmp_path.glob("outputs/compare/shapes/*/results.json"))
-    results = json.loads((folder / "results.json").read_text())
-    assert [(run["regularizer"], run["seed"]) for run in results] == [("none", 0), ("lsh", 0), ("none", 1), ("lsh", 1)]
-    assert results[0]["penalty"] is None
-    assert results[1]["penalty"] > 0
+def content_of(folder):
+    return json.loads((folder / "results.json").read_text())
+
+
+def comparisons(folder):
+    return sorted(path.parent for path in folder.glob("outputs/compare/shapes/*/report.html"))
+
+
+def timeless(runs):
+    """What runs with the same seeds must agree in to the last bit: everything but how long a step took."""
+    return [{key: value for key, value in run.items() if key != "step_ms"} for run in runs]
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    """A finished comparison: where it was made, its folder, and what it printed."""
+    cwd = tmp_path_factory.mktemp("compared")
+    done = run_script("compare", *TINY, *ARMS, "costs=1", cwd=cwd)
+    (folder,) = comparisons(cwd)
+    return cwd, folder, done.stdout
+
+
+def test_arms_and_seeds_make_a_report(compared):
+    _, folder, shown = compared
+    content = content_of(folder)
+    assert [(run["regularizer"], run["seed"]) for run in content["runs"]] == [
+        ("none", 0), ("lsh", 0), ("none", 1), ("lsh", 1)
+    ]  # fmt: skip
+    assert content["runs"][0]["penalty"] is None
+    assert content["runs"][1]["penalty"] > 0
     with (folder / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert float(rows[1]["test_accuracy"]) == results[1]["test_accuracy"]
-    shown = done.stdout.splitlines()
-    assert any(line.startswith("| arm ") and "angle spread (deg)" in line for line in shown)
-    assert any(line.startswith("| lsh ") for line in shown)
+    assert len(rows) == 4
+    assert content["summary"]["sentence"] in shown
+    assert content["summary"]["sentence"] in (folder / "report.md").read_text()
+    assert re.search(r"^\| lsh +\|", shown, re.MULTILINE)
     own = json.loads((folder / "lsh-seed1" / "results.json").read_text())
-    assert 100 * own["test_accuracy"] == results[3]["test_accuracy"]
+    assert own["test_accuracy"] == content["runs"][3]["test_accuracy"]
+    assert len(own["history"]) == 2
+    assert content["settings"]["command"].startswith("python scripts/compare.py experiment=shapes")
+    assert list(content["costs"]) == ["none", "lsh"]
+    assert content["costs"]["none"]["ratio"] == 1
+    assert content["costs"]["lsh"]["peak_ratio"] > 1
+
+
+def test_arms_of_a_seed_start_alike_and_seeds_differ(compared):
+    none, lsh, other, _ = content_of(compared[1])["runs"]
+    assert none["start"] == lsh["start"]
+    assert none["start"]["weights"] != other["start"]["weights"]
+    assert none["start"]["batch"] != other["start"]["batch"]
+
+
+def test_the_same_command_again_runs_nothing_and_another_arm_joins(compared):
+    cwd, folder, _ = compared
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.suffix != ".html"}
+    shown = run_script("compare", *TINY, *ARMS, "costs=1", cwd=cwd).stdout
+    assert "4 of 4 runs are there already" in shown
+    assert {path: path.read_bytes() for path in before} == before
+    shown = run_script("compare", *TINY, "seeds=[0]", "regularizers=[none,gram]", cwd=cwd).stdout
+    assert "1 of 2 runs are there already" in shown
+    assert {path.name for path in folder.iterdir() if path.is_dir()} == {
+        "none-seed0", "none-seed1", "lsh-seed0", "lsh-seed1", "gram-seed0"
+    }  # fmt: skip
+
+
+def test_a_folder_of_another_configuration_is_refused_before_anything_runs(compared):
+    cwd, folder, _ = compared
+    done = run_script("compare", *TINY, *ARMS, "model.net.width=6", f"hydra.run.dir={folder}", cwd=cwd, expect=2)
+    assert "holds a run of another configuration: model.net.width=4 (now 6)" in done.stderr
+
+
+def test_runs_of_several_machines_are_gathered(compared, tmp_path):
+    _, folder, _ = compared
+    for name in ("none-seed0", "none-seed1", "lsh-seed0"):
+        machine = tmp_path / ("first" if name.startswith("none") else "second")
+        shutil.copytree(folder / name, machine / name)
+    shutil.copytree(folder / "lsh-seed1", tmp_path / "second" / "killed")
+    (tmp_path / "second" / "killed" / "results.json").unlink()
+    done = run_script("compare", f"gather={tmp_path}", cwd=tmp_path, expect=1)
+    assert "failed: lsh, seed 1: not finished" in done.stdout
+    whole, found = content_of(folder), content_of(tmp_path)
+    finished = [run for run in whole["runs"] if (run["regularizer"], run["seed"]) in
+                {("none", 0), ("none", 1), ("lsh", 0)}]  # fmt: skip
+    assert [run for run in found["runs"] if run["failure"] is None] == finished
+    other = tmp_path / "second" / "lsh-seed0" / "config.yaml"
+    other.write_text(other.read_text().replace("width: 4", "width: 5"))
+    done = run_script("compare", f"gather={tmp_path}", cwd=tmp_path, expect=2)
+    assert "cannot be compared: their model.net differ" in done.stderr
 
 
 def test_a_failed_run_is_told_and_the_others_go_on(tmp_path):
-    done = run_script("compare", *TINY, "regularizers=[none]", "seeds=[-5,0]", cwd=tmp_path, expect=1)
-    assert "none (1 of 2 failed)" in done.stdout
+    done = run_script("compare", *TINY, "regularizers=[none]", "seeds=[-5,0]", "costs=0", cwd=tmp_path, expect=1)
     assert "failed: none, seed -5: exit status 1: ortho_lightning.errors.ConfigurationError: seed=-5" in done.stdout
-    (results,) = tmp_path.glob("outputs/compare/shapes/*/results.json")
-    failed, finished = json.loads(results.read_text())
+    (folder,) = comparisons(tmp_path)
+    failed, finished = content_of(folder)["runs"]
     assert "seed=-5" in failed["failure"]
     assert finished["test_accuracy"] is not None
+    assert content_of(folder)["summary"]["arms"][0]["failed"][0]["seed"] == -5
 
 
-def test_unknown_arms_are_named(tmp_path):
-    done = run_script("compare", *TINY, "regularizers=[none,orthogonal]", cwd=tmp_path, expect=2)
-    assert "regularizers=['orthogonal']: there are ['gram', " in done.stderr
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["regularizers=[none,orthogonal]"], "regularizers=['orthogonal']: there are ['gram', "),
+        (["seeds=[]"], "seeds=[], regularizers="),
+        (["jobs=0"], "jobs=0"),
+        (["target=75"], "target=75"),
+        (["gather=nowhere"], "there are no runs of train or compare in it"),
+        (["tune=true", "grid.weight=[1]"], "every arm gets the same number of trials"),
+    ],
+)
+def test_mistakes_are_named(tmp_path, overrides, message):
+    done = run_script("compare", *TINY, *overrides, cwd=tmp_path, expect=2)
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
 
 
-def test_the_table_averages_over_seeds():
-    runs = [
-        {"regularizer": "lsh", "seed": seed, "failure": None, "test_accuracy": accuracy, "penalty": 0.5,
-         "angle_mean": 90.0, "angle_std": 5.0, "spread_ratio": 1.5, "step_ms": 12.0}
-        for seed, accuracy in ((0, 80.0), (1, 81.0))
+def test_a_killed_comparison_goes_on_to_the_same_table(tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    whole.mkdir(), parts.mkdir()
+    options = [text for text in TINY if "max_epochs" not in text]
+    options += ["trainer.max_epochs=5", "data.train_clouds=256", "regularizers=[none,lsh]", "costs=0"]
+    run_script("compare", *options, cwd=whole)
+    command = [sys.executable, str(ROOT / "scripts" / "compare.py"), *options]
+    process = subprocess.Popen(
+        command,
+        cwd=parts,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    for _ in range(3000):
+        (history,) = list(parts.glob("outputs/compare/shapes/*/lsh-seed0/history.json")) or [None]
+        if history is not None:
+            break
+        assert process.poll() is None, "ended before it could be killed"
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    killed = history.parent
+    assert not (killed / "results.json").exists()
+    assert (killed.parent / "none-seed0" / "results.json").is_file()
+    shown = run_script("compare", *options, cwd=parts).stdout
+    assert "1 of 2 runs are there already" in shown
+    (reference,), (resumed,) = comparisons(whole), comparisons(parts)
+    assert timeless(content_of(resumed)["runs"]) == timeless(content_of(reference)["runs"])
+    assert content_of(resumed)["summary"] == content_of(reference)["summary"]
+    assert (resumed / "report.md").read_bytes() == (reference / "report.md").read_bytes()
+
+
+def test_hydra_launchers_share_a_comparison_among_their_jobs(tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    launcher = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    options = [text for text in TINY if "max_epochs" not in text]
+    run_script(
+        *("compare", "-m", *launcher, *options, "trainer.max_epochs=1"),
+        *("regularizers=[none],[gram]", "costs=0"),
+        cwd=tmp_path,
+    )
+    (folder,) = comparisons(tmp_path)
+    found = content_of(folder)
+    assert [(run["regularizer"], run["failure"]) for run in found["runs"]] == [("none", None), ("gram", None)]
+
+
+def test_runs_are_distributed_when_asked(tmp_path):
+    options = [text for text in TINY if "max_epochs" not in text]
+    distributed = ("trainer.strategy=ddp", "trainer.devices=2", "trainer.accelerator=cpu")
+    arms = ("regularizers=[lsh]", "costs=0")
+    run_script("compare", *options, *distributed, *arms, "trainer.max_epochs=1", cwd=tmp_path)
+    (folder,) = comparisons(tmp_path)
+    (run,) = content_of(folder)["runs"]
+    assert run["steps"] == 64 // (8 * 2)
+    assert run["failure"] is None
+
+
+def test_tuning_chooses_by_validation_accuracy_and_a_comparison_takes_it(tmp_path):
+    options = [text for text in TINY if "max_epochs" not in text]
+    options += ["trainer.max_epochs=1", "regularizers=[none,gram]", "seeds=[7]"]
+    grid = ("grid.weight=[0.001,1e6]", "grid.weight_decay=[1e-4,1e3]")  # the second of each ruins the training
+    shown = run_script("compare", *options, *grid, "data.train_clouds=512", "tune=true", "jobs=2", cwd=tmp_path).stdout
+    (tuned,) = tmp_path.glob("outputs/compare/shapes/*/tuned.yaml")
+    trials = json.loads((tuned.parent / "trials.json").read_text())
+    assert [(one["arm"], one["setting"]) for one in trials] == [
+        ("none", "model.optimizer.weight_decay=0.0001"), ("none", "model.optimizer.weight_decay=1000.0"),
+        ("gram", "regularizer.weight=0.001"), ("gram", "regularizer.weight=1000000.0"),
     ]  # fmt: skip
-    runs.append({"regularizer": "gram", "seed": 0, "failure": "exit status 1"})
-    lines = table(runs).splitlines()
-    assert "80.50" in lines[2]
-    assert lines[3].startswith("| gram (1 of 1 failed) | - ")
+    best = {}
+    for one in trials:
+        if one["val_accuracy"] > best.get(one["arm"], (-1, ""))[0]:
+            best[one["arm"]] = (one["val_accuracy"], one["setting"])
+        assert f"{100 * one['val_accuracy']:.2f}" in shown
+    text = tuned.read_text()
+    assert f"none:\n  - {best['none'][1]}" in text
+    assert f"gram:\n  - {best['gram'][1]}" in text
+    assert "# python scripts/compare.py experiment=shapes" in text

@@ -1,0 +1,55 @@
+"""Which overrides a run of a comparison gets."""
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from ortho_lightning.errors import ConfigurationError
+from ortho_lightning.experiments.cli import conf_dir
+from ortho_lightning.experiments.plan import plan
+
+
+def planned(*overrides, tuned=None):
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        config = compose("compare", ["experiment=shapes", *overrides])
+        if tuned is not None:
+            OmegaConf.update(config, "tuned", {"arms": tuned}, force_add=True)
+        return plan(config, ["experiment=shapes", *overrides], Path("x"))
+
+
+def test_seeds_are_outermost_and_each_run_stands_once():
+    runs = planned("seeds=[3,1,3]", "regularizers=[none,lsh,none]")
+    assert [(run.seed, run.arm) for run in runs] == [(3, "none"), (3, "lsh"), (1, "none"), (1, "lsh")]
+    assert len({run.folder for run in runs}) == 4
+
+
+def test_runs_get_what_is_not_the_comparisons_own():
+    (run,) = planned("seeds=[0]", "regularizers=[gram]", "jobs=2", "trainer.max_epochs=3", "costs=0", "target=0.5")
+    assert run.overrides == ["experiment=shapes", "trainer.max_epochs=3", "regularizer=gram", "seed=0"]
+
+
+def test_an_arm_gets_its_tuned_settings_unless_the_command_line_says_otherwise():
+    tuned = {"none": ["model.optimizer.weight_decay=0.001"], "lsh": ["regularizer.weight=0.3"]}
+    none, lsh = planned("regularizers=[none,lsh]", "seeds=[0]", tuned=tuned)
+    assert "model.optimizer.weight_decay=0.001" in none.overrides
+    assert "regularizer.weight=0.3" in lsh.overrides
+    assert "model.optimizer.weight_decay=0.001" not in lsh.overrides
+    given = ("regularizers=[lsh]", "seeds=[0]", "regularizer.weight=0.5")
+    (lsh,) = planned(*given, tuned=tuned)
+    assert "regularizer.weight=0.5" in lsh.overrides
+    assert "regularizer.weight=0.3" not in lsh.overrides
+
+
+def test_every_shipped_choice_composes():
+    for path in Path(conf_dir(), "tuned").glob("*.yaml"):
+        for arm, settings in OmegaConf.load(path).arms.items():
+            with initialize_config_dir(conf_dir(), version_base="1.3"):
+                compose("train", [f"experiment={path.stem}" if path.stem != "none" else "experiment=shapes",
+                                  f"regularizer={arm}", *settings])  # fmt: skip
+
+
+def test_unknown_arms_are_named():
+    with pytest.raises(ConfigurationError, match=r"regularizers=\['orthogonal'\]: there are \['gram'"):
+        planned("regularizers=[none,orthogonal]")
