@@ -176,8 +176,8 @@ def _about_spread(arms: list[Arm], summary: Mapping[str, Any]) -> Iterator[str]:
             )
     if not said:
         yield (
-            "A handful of seeds cannot prove that an arm is more stable than another; here there is not even an interval "
-            "to give."
+            "A handful of seeds cannot prove that an arm is more stable than another; here there is not even an "
+            "interval to give."
         )
 
 
@@ -186,8 +186,8 @@ def _about_losses(finished: Mapping[str, Mapping[int, Run]]) -> Iterator[str]:
         diverged = [str(seed) for seed, run in of_arm.items() if _diverged(run)]
         if diverged:
             yield (
-                f"{arm}: the loss was no number in the end with seed {', '.join(diverged)}; the accuracies count as they "
-                "are."
+                f"{arm}: the loss was no number in the end with seed {', '.join(diverged)}; the accuracies count as "
+                "they are."
             )
 
 
