@@ -1,0 +1,123 @@
+"""Intervals, tests and power over a handful of seeds: numbers in, numbers out, every distribution scipy's.
+
+Seeds are taken for independent draws and what they give for roughly normal; nothing here is rounded.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from scipy import optimize, stats
+
+FEWEST = 3
+"""Values that an interval, and a test, need here: two would give intervals some ten times their own spread wide."""
+
+# Values that differ by less than this share of their size differ by rounding alone.
+_ROUNDING = 1e-12
+
+
+def describe(values: Sequence[float], confidence: float, scale: float | None = None) -> dict[str, Any]:
+    """Number, mean, standard deviation (n - 1) and Student's t interval of the mean.
+
+    ``std`` needs two values, ``low`` and ``high`` need :data:`FEWEST`; with fewer they are None. So they are where all
+    values are equal: no spread was seen to make an interval from, which is not the same as none being there.
+
+    Args:
+        values: finite numbers, any number of them.
+        confidence: of the interval, in (0, 1).
+        scale: size of the numbers that the values were computed from, against which rounding is told from spread; None:
+            that of the values.
+    """
+    n = len(values)
+    figure: dict[str, Any] = {"n": n, "mean": None, "std": None, "low": None, "high": None}
+    if n == 0:
+        return figure
+    figure["mean"] = statistics.fmean(values)
+    if n >= 2:
+        std = statistics.stdev(values)
+        size = max(map(abs, values)) if scale is None else scale
+        figure["std"] = 0.0 if std <= _ROUNDING * size else std
+    if n >= FEWEST and figure["std"]:
+        figure["low"], figure["high"] = mean_interval(figure["mean"], figure["std"], n, confidence)
+    return figure
+
+
+def mean_interval(mean: float, std: float, n: int, confidence: float) -> tuple[float, float]:
+    """Student's t interval of a mean, from the standard deviation of n values."""
+    low, high = stats.t.interval(confidence, n - 1, loc=mean, scale=std / math.sqrt(n))
+    return float(low), float(high)
+
+
+def spread_interval(std: float, n: int, confidence: float) -> tuple[float, float]:
+    r"""Chi-square interval of a standard deviation: :math:`s\sqrt{(n-1)/\chi^2_{n-1}}` at both ends."""
+    tail = (1 - confidence) / 2
+    low, high = (std * math.sqrt((n - 1) / float(stats.chi2.isf(q, n - 1))) for q in (tail, 1 - tail))
+    return low, high
+
+
+def spread_ratio_interval(std: float, n: int, other: float, other_n: int, confidence: float) -> tuple[float, float]:
+    """F interval of the ratio of two standard deviations, of ``std`` to ``other``.
+
+    It takes the two samples for independent. Arms that share seeds are often positively correlated, and then the
+    interval is wider than it needs to be.
+    """
+    tail = (1 - confidence) / 2
+    low, high = (
+        std / other / math.sqrt(float(stats.f.isf(q, n - 1, other_n - 1))) for q in (tail, 1 - tail)
+    )  # fmt: skip
+    return low, high
+
+
+def paired_p(differences: Sequence[float]) -> float:
+    """Two-sided p of the paired t test, from the differences of the pairs (2 or more, not all equal)."""
+    return float(stats.ttest_1samp(differences, 0.0).pvalue)
+
+
+def holm(p_values: Sequence[float], alpha: float) -> tuple[list[float], list[float]]:
+    """Holm's corrected p values, and the level at which his procedure judges each.
+
+    With the p values from small to large (rank 0, 1, ...) the procedure compares p with ``alpha / (m - rank)`` and
+    stops at the first that is not below; those after it are judged at the level where it stopped. An interval of
+    confidence ``1 - level`` therefore leaves out zero exactly where the corrected p is below ``alpha``. Such intervals
+    go with the decisions; they do not cover the true values all at once with confidence ``1 - alpha``.
+
+    Example:
+        >>> holm([0.04, 0.01], alpha=0.05)
+        ([0.04, 0.02], [0.05, 0.025])
+    """
+    m = len(p_values)
+    order = sorted(range(m), key=lambda i: p_values[i])
+    corrected, levels = [0.0] * m, [0.0] * m
+    largest, stopped = 0.0, None
+    for rank, i in enumerate(order):
+        largest = max(largest, min(1.0, (m - rank) * p_values[i]))
+        corrected[i] = largest
+        levels[i] = alpha / (m - rank) if stopped is None else stopped
+        if largest >= alpha and stopped is None:
+            stopped = levels[i]
+    return corrected, levels
+
+
+def detectable_difference(std: float, n: int, alpha: float, power: float = 0.8) -> float:
+    """The true difference that a two-sided paired t test of level ``alpha`` finds with probability ``power``.
+
+    Args:
+        std: standard deviation of the differences, positive; the observed one stands for the true one.
+        n: pairs, 2 or more.
+    """
+    threshold = float(stats.t.isf(alpha / 2, n - 1))
+
+    def lacking(noncentrality: float) -> float:
+        # the lower tail mirrored: scipy's own has holes of NaN
+        found = stats.nct.sf(threshold, n - 1, noncentrality) + stats.nct.sf(threshold, n - 1, -noncentrality)
+        return float(found) - power
+
+    if lacking(0.0) >= 0:
+        return 0.0
+    upper = threshold
+    while lacking(upper) < 0:
+        upper *= 2
+    return float(optimize.brentq(lacking, 0.0, upper)) * std / math.sqrt(n)

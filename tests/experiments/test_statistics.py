@@ -1,0 +1,342 @@
+"""Figures over seeds against numbers computed by hand, by scipy's own tests and by simulation."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from ortho_lightning.errors import ConfigurationError
+from ortho_lightning.experiments import inference
+from ortho_lightning.experiments.statistics import check_settings, run_figures, summarize
+from tests.experiments.synthetic import full, run, scores
+
+NONE = [0.70, 0.71, 0.69, 0.72, 0.70]
+LSH = [0.71, 0.73, 0.70, 0.72, 0.72]
+
+
+def arm_of(summary, name):
+    return next(arm for arm in summary["arms"] if arm["arm"] == name)
+
+
+def notes_of(summary):
+    return "\n".join(summary["notes"])
+
+
+def sound(runs, **options):
+    """The summary, of which every number must be a number."""
+    summary = summarize(runs, **options)
+    json.dumps(summary, allow_nan=False)
+    assert summary["sentence"].endswith(".")
+    assert "nan" not in summary["sentence"].lower().split()
+    return summary
+
+
+def test_mean_and_interval_by_hand():
+    # 1, 2, 3, 4, 5: mean 3, variance 10 / 4, standard error sqrt(2.5 / 5), t(0.975, 4) = 2.7764451052
+    figure = inference.describe([1.0, 2.0, 3.0, 4.0, 5.0], 0.95)
+    assert figure["mean"] == 3.0
+    assert figure["std"] == pytest.approx(math.sqrt(2.5), rel=1e-15)
+    assert figure["low"] == pytest.approx(3 - 2.7764451052 * math.sqrt(0.5), rel=1e-9)
+    assert figure["high"] == pytest.approx(3 + 2.7764451052 * math.sqrt(0.5), rel=1e-9)
+
+
+def test_the_interval_covers_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    inside = 0
+    for _ in range(2000):
+        figure = inference.describe(list(rng.normal(70.0, 2.0, size=5)), 0.9)
+        inside += figure["low"] <= 70.0 <= figure["high"]
+    assert abs(inside / 2000 - 0.9) < 4 * math.sqrt(0.9 * 0.1 / 2000)
+
+
+def test_spread_interval_by_hand():
+    # chi-square with 4 degrees of freedom: 0.4844185571 and 11.1432867819 at 2.5% and 97.5%
+    low, high = inference.spread_interval(2.0, 5, 0.95)
+    assert low == pytest.approx(2 * math.sqrt(4 / 11.1432867819), rel=1e-9)
+    assert high == pytest.approx(2 * math.sqrt(4 / 0.4844185571), rel=1e-9)
+
+
+def test_spread_ratio_interval_covers_and_inverts():
+    low, high = inference.spread_ratio_interval(3.0, 6, 2.0, 9, 0.95)
+    assert low < 1.5 < high
+    back = inference.spread_ratio_interval(2.0, 9, 3.0, 6, 0.95)
+    assert back == pytest.approx((1 / high, 1 / low))
+    rng = np.random.default_rng(1)
+    inside = 0
+    for _ in range(2000):
+        one, other = rng.normal(scale=2.0, size=4).std(ddof=1), rng.normal(scale=1.0, size=7).std(ddof=1)
+        low, high = inference.spread_ratio_interval(one, 4, other, 7, 0.9)
+        inside += low <= 2.0 <= high
+    assert abs(inside / 2000 - 0.9) < 4 * math.sqrt(0.9 * 0.1 / 2000)
+
+
+def test_holm_by_hand():
+    # sorted 0.005 0.01 0.03 0.04: times 4, 3, 2, 1, never falling; 0.06 is not below 0.05, so there it stops
+    corrected, levels = inference.holm([0.01, 0.04, 0.03, 0.005], alpha=0.05)
+    assert corrected == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert levels == pytest.approx([0.05 / 3, 0.05 / 2, 0.05 / 2, 0.05 / 4])
+    assert inference.holm([], 0.05) == ([], [])
+    assert inference.holm([0.6, 0.7], 0.05)[0] == [1.0, 1.0]
+
+
+def test_power_of_the_detectable_difference_by_simulation():
+    n, std, alpha = 6, 1.5, 0.025
+    true = inference.detectable_difference(std, n, alpha)
+    samples = np.random.default_rng(2).normal(true, std, size=(20000, n))
+    found = stats.ttest_1samp(samples, 0.0, axis=1).pvalue < alpha
+    assert abs(found.mean() - 0.8) < 4 * math.sqrt(0.8 * 0.2 / 20000)
+
+
+@pytest.mark.parametrize("n", [2, 3, 8, 50])
+@pytest.mark.parametrize("alpha", [0.95, 0.05, 0.007, 0.0005])
+def test_the_detectable_difference_is_always_a_number(n, alpha):
+    assert math.isfinite(inference.detectable_difference(1.0, n, alpha))
+
+
+def test_the_difference_is_that_of_scipys_paired_test():
+    arm = arm_of(sound(scores("none", NONE) + scores("lsh", LSH)), "lsh")
+    own, other = 100 * np.array(LSH), 100 * np.array(NONE)
+    test = stats.ttest_rel(own, other)
+    interval = test.confidence_interval(0.95)
+    difference = arm["difference"]
+    assert difference["n"] == 5
+    assert difference["mean"] == pytest.approx(1.2)
+    assert difference["p"] == difference["p_holm"] == pytest.approx(test.pvalue, rel=1e-9)
+    assert (difference["low"], difference["high"]) == pytest.approx((interval.low, interval.high), rel=1e-9)
+    # with one comparison there is nothing to correct
+    assert (difference["low_holm"], difference["high_holm"]) == (difference["low"], difference["high"])
+    assert arm["figures"]["test_accuracy"]["mean"] == pytest.approx(71.6)
+    assert arm["spread"]["std"] == pytest.approx(own.std(ddof=1))
+    assert arm["spread"]["ratio"] == pytest.approx(own.std(ddof=1) / other.std(ddof=1))
+
+
+def test_pairs_are_seeds_that_both_finished():
+    runs = scores("none", NONE) + scores("lsh", LSH, seeds=[4, 3, 2, 1, 9])
+    runs[0]["failure"] = "exit status 1"
+    summary = sound(runs)
+    # seeds 1 to 4 are shared; lsh has 0.72, 0.70, 0.73, 0.71 there
+    difference = arm_of(summary, "lsh")["difference"]
+    assert difference["n"] == 4
+    assert difference["mean"] == pytest.approx(100 * np.mean([0.72 - 0.71, 0.70 - 0.69, 0.73 - 0.72, 0.71 - 0.70]))
+    none = arm_of(summary, "none")
+    assert none["runs"] == 5
+    assert none["failed"] == [{"seed": 0, "reason": "exit status 1"}]
+    assert none["figures"]["test_accuracy"]["n"] == 4
+
+
+def test_corrected_intervals_agree_with_the_corrected_decisions():
+    rng = np.random.default_rng(3)
+    decided = set()
+    for _ in range(60):
+        runs = scores("none", 0.7 + 0.01 * rng.normal(size=5))
+        for arm, gain in (("a", 0.0), ("b", 0.012), ("c", 0.02), ("d", 0.04)):
+            runs += scores(arm, 0.7 + gain + 0.01 * rng.normal(size=5))
+        tests = [arm["difference"] for arm in sound(runs)["arms"][1:]]
+        for one in tests:
+            decided.add(one["p_holm"] < 0.05)
+            assert (one["p_holm"] < 0.05) == (not one["low_holm"] <= 0 <= one["high_holm"])
+            assert one["p_holm"] >= one["p"]
+            assert one["low_holm"] <= one["low"] < one["high"] <= one["high_holm"]
+    assert decided == {True, False}
+
+
+def test_false_findings_are_as_rare_as_the_confidence_says():
+    rng = np.random.default_rng(4)
+    wrong = 0
+    for _ in range(400):
+        runs = [one for arm in ("none", "a", "b", "c") for one in scores(arm, 0.7 + 0.01 * rng.normal(size=4))]
+        wrong += any(word in summarize(runs)["sentence"] for word in ("better", "worse"))
+    assert 0 < wrong / 400 < 0.05 + 3 * math.sqrt(0.05 * 0.95 / 400)
+
+
+def test_the_sentence_tells_gains_losses_and_no_difference():
+    runs = (
+        scores("none", NONE)
+        + scores("up", [value + 0.05 + 0.001 * i for i, value in enumerate(NONE)])
+        + scores("down", [value - 0.05 + 0.001 * i for i, value in enumerate(NONE)])
+        + scores("level", [0.71, 0.70, 0.70, 0.71, 0.71])
+    )
+    sentence = sound(runs)["sentence"]
+    assert sentence.startswith("With 5 seeds, up was better than none in test accuracy: +5.20 points (corrected 95%")
+    assert "down was worse than none in test accuracy: -4.80 points" in sentence
+    assert "level showed no difference from none in test accuracy: +0.20 points" in sentence
+    assert "could easily have gone unseen" in sentence
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_fewer_than_three_seeds_give_no_interval(n):
+    summary = sound(scores("none", NONE[:n]) + scores("lsh", LSH[:n]))
+    for arm in summary["arms"]:
+        figure = arm["figures"]["test_accuracy"]
+        assert figure["n"] == n
+        assert figure["low"] is None
+        assert figure["high"] is None
+        assert (figure["std"] is None) == (n == 1)
+    difference = arm_of(summary, "lsh")["difference"]
+    assert difference["mean"] > 0
+    assert all(difference[key] is None for key in ("low", "high", "p", "p_holm", "detectable"))
+    assert f"With {n} seed" in summary["sentence"]
+    assert "lsh cannot be told from none by so few seeds" in summary["sentence"]
+    assert "Fewer than 3 seeds give no interval" in notes_of(summary)
+    assert "small gains are invisible" in notes_of(summary)
+    assert "cannot prove that an arm is more stable" in notes_of(summary)
+
+
+def test_eight_seeds_need_no_warning_of_small_gains():
+    rng = np.random.default_rng(5)
+    runs = scores("none", list(0.7 + 0.01 * rng.normal(size=8))) + scores("lsh", list(0.7 + 0.01 * rng.normal(size=8)))
+    text = notes_of(sound(runs))
+    assert "small gains" not in text
+    assert "Between seeds lsh spread" in text
+    assert "does not show either to be more stable" in text
+
+
+def test_equal_differences_are_no_proof():
+    runs = scores("none", NONE) + scores("same", NONE) + scores("shifted", [value + 0.01 for value in NONE])
+    summary = sound(runs)
+    for name, mean in (("same", 0.0), ("shifted", 1.0)):
+        difference = arm_of(summary, name)["difference"]
+        assert difference["mean"] == pytest.approx(mean, abs=1e-9)
+        assert difference["std"] == 0.0
+        assert all(difference[key] is None for key in ("low", "high", "p", "p_holm", "detectable"))
+    assert "same had the accuracy of none with every seed" in summary["sentence"]
+    assert "shifted differed from none by the same amount with every seed" in summary["sentence"]
+    assert "no spread to make an interval" in notes_of(summary)
+
+
+def test_an_arm_without_spread_has_no_intervals():
+    summary = sound(scores("none", [0.5] * 4) + scores("lsh", [0.5, 0.6, 0.55, 0.5]))
+    none = arm_of(summary, "none")
+    assert none["figures"]["test_accuracy"]["low"] is None
+    assert none["spread"] == dict.fromkeys(("low", "high", "ratio", "ratio_low", "ratio_high")) | {"std": 0.0}
+    assert arm_of(summary, "lsh")["spread"]["ratio"] is None
+
+
+@pytest.mark.parametrize("accuracy", [math.nan, math.inf])
+def test_a_diverged_run_counts_as_failed(accuracy):
+    summary = sound(scores("none", NONE) + scores("lsh", [accuracy, *LSH[1:]]))
+    lsh = arm_of(summary, "lsh")
+    assert lsh["failed"] == [{"seed": 0, "reason": f"the run diverged: its test accuracy is {accuracy}"}]
+    assert lsh["difference"]["n"] == 4
+    assert "lsh: 1 of 5 runs failed (seed 0)" in notes_of(summary)
+
+
+def test_a_run_whose_loss_ended_as_nan_is_told():
+    runs = scores("none", NONE)
+    runs[2]["history"] = [{"epoch": 0, "train_loss": math.nan, "val_accuracy": 0.1}]
+    assert "none: the loss was no number in the end with seed 2" in notes_of(sound(runs))
+
+
+def test_untested_runs_are_finished_but_not_compared():
+    summary = sound(scores("none", [None] * 3) + scores("lsh", [None] * 3))
+    assert summary["sentence"] == "No run has a test accuracy, so nothing is compared."
+    assert all(arm["failed"] == [] and arm["difference"] is None for arm in summary["arms"])
+
+
+def test_no_runs_at_all():
+    summary = sound([])
+    assert summary["arms"] == []
+    assert summary["sentence"] == "No run finished, so nothing was found."
+
+
+def test_all_runs_failed():
+    runs = [{"regularizer": arm, "seed": seed, "failure": "broken"} for arm in ("none", "lsh") for seed in (0, 1)]
+    summary = sound(runs)
+    assert summary["sentence"] == "No run finished, so nothing was found."
+    assert "none: every run failed" in notes_of(summary)
+    assert summary["target"] is None
+
+
+def test_an_arm_of_failures_leaves_the_others_compared():
+    broken = [{"regularizer": "gram", "seed": seed, "failure": "broken"} for seed in range(5)]
+    summary = sound(scores("none", NONE) + broken + scores("lsh", LSH))
+    assert arm_of(summary, "gram")["difference"] is None
+    assert arm_of(summary, "lsh")["difference"]["p"] is not None
+    assert "gram: every run failed" in notes_of(summary)
+
+
+def test_without_the_baseline_nothing_is_compared():
+    for runs in (scores("lsh", LSH), scores("lsh", LSH) + scores("gram", NONE)):
+        summary = sound(runs)
+        assert summary["baseline"] is None
+        assert all(arm["difference"] is None for arm in summary["arms"])
+        assert "lsh reached a test accuracy of 71.60% (95% interval" in summary["sentence"]
+        assert "There is no arm none" in notes_of(summary)
+    assert sound(scores("lsh", LSH) + scores("gram", NONE), baseline="gram")["baseline"] == "gram"
+
+
+def with_curve(arm, seed, curve):
+    history = [{"epoch": epoch, "train_loss": 1.0, "val_accuracy": value} for epoch, value in enumerate(curve)]
+    return scores(arm, [0.7], seeds=[seed])[0] | {"history": history}
+
+
+def test_epochs_to_the_target_are_counted_from_one():
+    runs = [with_curve("none", 0, [0.1, 0.5, 0.4]), with_curve("none", 1, [0.2, None, 0.9]),
+            with_curve("none", 2, [0.6, 0.1, 0.7])]  # fmt: skip
+    # the lowest of the best, 0.5, 0.9 and 0.7, is what all of them reach, in epochs 2, 3 and 1
+    summary = sound(runs)
+    assert summary["target"] == 0.5
+    figure = arm_of(summary, "none")["figures"]["epochs_to_target"]
+    assert (figure["n"], figure["mean"]) == (3, 2.0)
+    strict = sound(runs, target=0.7)
+    figure = arm_of(strict, "none")["figures"]["epochs_to_target"]
+    assert (figure["n"], figure["mean"]) == (2, 3.0)
+    assert "none did not reach the validation accuracy of 70.00% with seed 0" in notes_of(strict)
+
+
+def test_figures_of_a_run():
+    layers = [{"name": "a", "mean": 90.0, "std": 4.0, "spread_ratio": 1.0, "max_abs_cos": 0.5},
+              {"name": "b", "mean": 88.0, "std": 6.0, "spread_ratio": 1.5, "max_abs_cos": 0.3},
+              {"name": "one filter", "mean": math.nan, "std": math.nan, "spread_ratio": math.nan,
+               "max_abs_cos": math.nan}]  # fmt: skip
+    one = scores("lsh", [0.5])[0] | {"layers": layers, "robustness": {"rotated": 0.25}, "penalty": 0.125,
+                                    "best": {"epoch": 3, "val_accuracy": 0.75, "test_accuracy": 0.625}}  # fmt: skip
+    found = run_figures(one, None)
+    assert found == {
+        "test_accuracy": 50.0, "best_test_accuracy": 62.5, "best_epoch": 4.0, "val_accuracy": None,
+        "epochs_to_target": None, "angle_mean": 89.0, "angle_std": 5.0, "spread_ratio": 1.25, "max_abs_cos": 0.5,
+        "penalty": 0.125, "robustness/rotated": 25.0,
+    }  # fmt: skip
+
+
+def test_the_layer_table_averages_seeds_and_adds_counts():
+    runs = [run(arm, seed, epochs=1, shapes=((12, 4), (6, 8))) for arm in ("none", "lsh") for seed in (0, 1)]
+    layers = sound(runs)["layers"]
+    assert [(row["name"], row["k"], row["d"]) for row in layers] == [
+        ("net.stage0.conv", 12, 4),
+        ("net.stage1.conv", 6, 8),
+    ]
+    assert layers[0]["welch_floor"] == pytest.approx(math.sqrt(8 / 44))
+    assert layers[1]["welch_floor"] == 0.0
+    own = [one["layers"][0] for one in runs if one["regularizer"] == "lsh"]
+    shown = layers[0]["arms"]["lsh"]
+    assert shown["spread_ratio"] == pytest.approx((own[0]["spread_ratio"] + own[1]["spread_ratio"]) / 2)
+    assert shown["counts"] == [a + b for a, b in zip(own[0]["counts"], own[1]["counts"], strict=True)]
+    assert sum(shown["counts"]) == 2 * 12 * 11 // 2
+
+
+def test_arms_that_start_otherwise_are_named():
+    runs = scores("none", NONE) + scores("lsh", LSH)
+    assert "Not paired" not in notes_of(sound(runs))
+    runs[7]["start"] = {"weights": "other", "batch": "b2"}
+    assert "Not paired: lsh did not start as none did with seed 2 (other weights)" in notes_of(sound(runs))
+    runs[7]["start"] = None
+    assert "lsh (seed 2)" in notes_of(sound(runs))
+
+
+@pytest.mark.parametrize("options", [{"confidence": 95, "target": None}, {"confidence": 0.95, "target": 75}])
+def test_percentages_for_fractions_are_refused(options):
+    with pytest.raises(ConfigurationError, match=r"95: must lie|75: a validation accuracy as a fraction"):
+        check_settings(**options)
+    with pytest.raises(ConfigurationError):
+        summarize([], **options)
+
+
+def test_everything_at_once():
+    summary = sound(full()["runs"])
+    assert summary["seeds"] == list(range(8))
+    assert arm_of(summary, "gram")["difference"]["n"] == 7
+    assert arm_of(summary, "lsh")["figures"]["robustness/rotated"]["n"] == 8
+    assert len(summary["layers"]) == 7
