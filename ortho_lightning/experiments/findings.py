@@ -120,7 +120,10 @@ def _about_baseline(summary: Mapping[str, Any], baseline: str) -> Iterator[str]:
     if summary["baseline"] is None:
         yield f"There is no arm {baseline}, so no arm is compared with another."
         return
-    for arm in summary["arms"]:
+    tested = [arm for arm in summary["arms"] if _accuracy(arm)["n"]]
+    if baseline not in [arm["arm"] for arm in tested]:
+        return
+    for arm in tested:
         if arm["arm"] != baseline and arm["difference"] is None:
             yield f"{arm['arm']} and {baseline} have no seed with a test accuracy in common, so they are not compared."
 
