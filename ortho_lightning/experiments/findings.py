@@ -229,6 +229,12 @@ def _about_target(
 ) -> Iterator[str]:
     if target is None:
         return
+    epochs = [run["epochs_to_target"] for of_arm in figures.values() for run in of_arm.values()]
+    if epochs and all(epoch == 1 for epoch in epochs):
+        yield (
+            f"Every run was at the target of {100 * target:.2f}% after its first epoch, so the epochs to it tell "
+            "nothing: give a higher target."
+        )
     for arm, of_arm in figures.items():
         never = [str(seed) for seed, run in of_arm.items() if run["epochs_to_target"] is None]
         if never:

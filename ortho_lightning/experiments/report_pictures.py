@@ -118,7 +118,7 @@ def layer_pictures(summary: Mapping[str, Any]) -> Iterator[Picture]:
             f"Histogram of the angles between the filters of {name}, after the last epoch, by arm, and the density of "
             "the angles of random directions",
             _layer_drawer(layer, styles(summary)),
-            left=0.02,
+            left=0.03,
             top=0.85,
         )
 
@@ -134,7 +134,7 @@ Drawer = Callable[[Axes, Theme], None]
 
 def _drawn(title: str, alt: str, draw: Drawer, left: float, top: float = 0.97) -> Picture:
     """``left`` and ``top`` are where the axes begin, as shares of the picture: a layout engine takes half the time."""
-    box = (left, 0.16, 0.98 - left, top - 0.16)
+    box = (left, 0.16, 0.97 - left, top - 0.16)
     return Picture(title, alt, _svg(draw, LIGHT, box), _svg(draw, DARK, box))
 
 

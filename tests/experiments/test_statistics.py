@@ -284,6 +284,9 @@ def test_epochs_to_the_target_are_counted_from_one():
     figure = arm_of(strict, "none")["figures"]["epochs_to_target"]
     assert (figure["n"], figure["mean"]) == (2, 3.0)
     assert "none did not reach the validation accuracy of 70.00% with seed 0" in notes_of(strict)
+    assert "after its first epoch" not in notes_of(strict)
+    collapsed = sound([*runs, with_curve("none", 3, [0.1, 0.1, 0.1])])
+    assert "Every run was at the target of 10.00% after its first epoch" in notes_of(collapsed)
 
 
 def test_figures_of_a_run():
