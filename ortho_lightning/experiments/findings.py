@@ -120,7 +120,10 @@ def _about_baseline(summary: Mapping[str, Any], baseline: str) -> Iterator[str]:
     if summary["baseline"] is None:
         yield f"There is no arm {baseline}, so no arm is compared with another."
         return
-    for arm in summary["arms"]:
+    tested = [arm for arm in summary["arms"] if _accuracy(arm)["n"]]
+    if baseline not in [arm["arm"] for arm in tested]:
+        return
+    for arm in tested:
         if arm["arm"] != baseline and arm["difference"] is None:
             yield f"{arm['arm']} and {baseline} have no seed with a test accuracy in common, so they are not compared."
 
@@ -226,6 +229,12 @@ def _about_target(
 ) -> Iterator[str]:
     if target is None:
         return
+    epochs = [run["epochs_to_target"] for of_arm in figures.values() for run in of_arm.values()]
+    if epochs and all(epoch == 1 for epoch in epochs):
+        yield (
+            f"Every run was at the target of {100 * target:.2f}% after its first epoch, so the epochs to it tell "
+            "nothing: give a higher target."
+        )
     for arm, of_arm in figures.items():
         never = [str(seed) for seed, run in of_arm.items() if run["epochs_to_target"] is None]
         if never:

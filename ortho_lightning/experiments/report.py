@@ -66,11 +66,7 @@ def title(content: Content) -> str:
 
 def settings_table(content: Content) -> Table:
     """How it was made, a row a setting; nested ones by their path."""
-    rows = [
-        [key, value if isinstance(value, str) else json.dumps(value)]
-        for key, value in _flat(content["settings"])
-        if key not in _TOLD_APART
-    ]
+    rows = [[key, _value(value)] for key, value in _flat(content["settings"]) if key not in _TOLD_APART]
     return Table("settings", "Settings and machine", ["setting", "value"], rows)
 
 
@@ -136,6 +132,12 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_value, value))
+    return report_tables.MISSING if value is None else value if isinstance(value, str) else json.dumps(value)
 
 
 def _markdown(table: Table) -> str:

@@ -54,7 +54,7 @@ def main(content: Content) -> Table:
         "test accuracy (%)",
         f"difference to {baseline} (points)" if baseline is not None else "difference (points)",
         "p (Holm)",
-        "best epoch (%)",
+        "at the best epoch (%)",
         "epochs to target" if target is None else f"epochs to {100 * target:.2f}%",
         "spread of seeds (points)",
         "angle mean (deg)",

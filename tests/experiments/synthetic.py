@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import functools
+
 import numpy as np
 import torch
 
@@ -26,8 +29,8 @@ def scores(arm: str, accuracies, seeds=None, **more):
     ]  # fmt: skip
 
 
-def layers(arm: str, seed: int, shapes=_SHAPES):
-    """The angle report of layers whose filters lean together."""
+@functools.lru_cache
+def _layers(arm: str, seed: int, shapes):
     generator = torch.Generator().manual_seed(seed)
     found = []
     for number, (k, d) in enumerate(shapes):
@@ -42,6 +45,11 @@ def layers(arm: str, seed: int, shapes=_SHAPES):
              "welch_floor": OF.welch_floor(k, d), "counts": one.counts.tolist()}
         )  # fmt: skip
     return found
+
+
+def layers(arm: str, seed: int, shapes=_SHAPES):
+    """The angle report of layers whose filters lean together."""
+    return copy.deepcopy(_layers(arm, seed, shapes))
 
 
 def run(arm: str, seed: int, epochs: int = 10, shapes=_SHAPES, robust: bool = True):

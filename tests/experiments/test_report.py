@@ -1,0 +1,254 @@
+"""What the report of a comparison contains, and that nothing in it comes from chance or gets out of its place."""
+
+import base64
+import csv
+import re
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from ortho_lightning.experiments.report import flat_runs, main_table, write_report
+from ortho_lightning.experiments.report_pictures import MOST_LAYERS, _coarser, short, shown_layers, styles
+from ortho_lightning.experiments.report_tables import all_tables
+from tests.experiments.synthetic import ARMS, comparison, full, run, scores
+
+VOID = {"meta", "img", "source", "br", "link", "input", "hr"}
+SVG = "data:image/svg+xml;base64,"
+
+
+class Page(HTMLParser):
+    """The page's elements; anything left open or closed twice is an error."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.elements, self.tables, self.texts = [], [], {}, []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        attributes = dict(attrs)
+        self.elements.append((tag, attributes))
+        if tag == "table":
+            self.rows = self.tables.setdefault(attributes["class"], [])
+        elif tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th"):
+            self.rows[-1].append("")
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.texts.append(data)
+        if {"td", "th"} & set(self.open):
+            self.rows[-1][-1] += data
+
+    def of(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+@pytest.fixture(scope="module")
+def content():
+    return full()
+
+
+@pytest.fixture(scope="module")
+def folder(content, tmp_path_factory):
+    made = tmp_path_factory.mktemp("report") / "new"
+    write_report(made, content)
+    return made
+
+
+@pytest.fixture(scope="module")
+def page(folder):
+    return Page((folder / "report.html").read_text(encoding="utf-8"))
+
+
+def written(content, folder):
+    write_report(folder, content)
+    return Page((folder / "report.html").read_text(encoding="utf-8")), (folder / "report.md").read_text("utf-8")
+
+
+def markdown_tables(text):
+    """The cells of each table, by the heading above it."""
+    found = {}
+    heading = ""
+    for line in text.splitlines():
+        heading = line.lstrip("# ") if line.startswith("#") else heading
+        if line.startswith("|") and not line.startswith("|-"):
+            cells = [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+            found.setdefault(heading, []).append(cells)
+    return found
+
+
+def test_every_picture_is_one_in_light_and_in_dark(page):
+    pairs = list(zip(page.of("img"), page.of("source"), strict=True))
+    assert len(pairs) == 4 + 7  # differences, three curves, seven layers
+    for image, source in pairs:
+        assert image["alt"]
+        assert source["media"] == "(prefers-color-scheme: dark)"
+        pictures = []
+        for uri in (image["src"], source["srcset"]):
+            assert uri.startswith(SVG)
+            pictures.append(base64.b64decode(uri.removeprefix(SVG), validate=True))
+            assert ElementTree.fromstring(pictures[-1]).tag == "{http://www.w3.org/2000/svg}svg"
+        assert pictures[0] != pictures[1]
+
+
+def test_the_page_needs_nothing_else(folder, page):
+    assert {tag for tag, _ in page.elements} & {"script", "link", "iframe", "object", "embed"} == set()
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    assert "url(" not in text
+    assert "@import" not in text
+    assert not any(name.startswith("on") for _, attributes in page.elements for name in attributes)
+    assert all(attributes.get("src", SVG).startswith(SVG) for _, attributes in page.elements)
+
+
+def test_the_tables_hold_the_numbers_of_the_summary(content, folder, page):
+    in_markdown = markdown_tables((folder / "report.md").read_text("utf-8"))["The arms"]
+    assert page.tables["arms"] == in_markdown
+    assert main_table(content).splitlines()[0] in (folder / "report.md").read_text("utf-8")
+    heading, *rows = in_markdown
+    assert [row[0] for row in rows] == list(ARMS)
+    column = {name: place for place, name in enumerate(heading)}
+    for row, arm in zip(rows, content["summary"]["arms"], strict=True):
+        accuracy = arm["figures"]["test_accuracy"]
+        shown = re.fullmatch(r"([\d.]+) \[([\d.]+), ([\d.]+)\]", row[column["test accuracy (%)"]])
+        assert [float(x) for x in shown.groups()] == pytest.approx(
+            [accuracy["mean"], accuracy["low"], accuracy["high"]], abs=0.00501
+        )
+        assert float(row[column["spread / random"]]) == pytest.approx(
+            arm["figures"]["spread_ratio"]["mean"], abs=0.00501
+        )
+        if arm["difference"] is None:
+            assert row[column["difference to none (points)"]] == "-"
+            continue
+        shown = re.fullmatch(r"([+-][\d.]+) \[([+-][\d.]+), ([+-][\d.]+)\]", row[column["difference to none (points)"]])
+        assert [float(x) for x in shown.groups()] == pytest.approx(
+            [arm["difference"][key] for key in ("mean", "low", "high")], abs=0.00501
+        )
+        assert float(row[column["p (Holm)"]]) == pytest.approx(arm["difference"]["p_holm"], abs=0.000501)
+    assert [row[1] for row in rows] == ["8", "7 of 8", "8"]
+
+
+def test_sentence_notes_command_and_commit_are_there(content, folder, page):
+    text = " ".join(" ".join(page.texts).split())
+    markdown = (folder / "report.md").read_text("utf-8")
+    for said in (content["summary"]["sentence"], *content["summary"]["notes"], content["settings"]["command"],
+                 *content["settings"]["commits"]):  # fmt: skip
+        assert " ".join(said.split()) in text
+        assert said in markdown
+
+
+def test_costs_and_robustness_have_tables_of_their_own(page, content):
+    assert page.tables["costs"][1][:2] == ["none", "10.00"]
+    assert page.tables["robustness"][0] == ["arm", "noise 0.02", "missing 0.5", "rotated"]
+    without = {**content, "costs": {}, "summary": comparison(scores("none", [0.5, 0.6]))["summary"]}
+    assert not {"costs", "robustness"} & {table.name for table in all_tables(without)}
+
+
+def test_welchs_floor_stands_only_where_filters_outnumber_dimensions(page):
+    column = page.tables["layers"][0].index("Welch floor")
+    floors = {row[0]: row[column] for row in page.tables["layers"][1:]}
+    # 32 filters in 9 dimensions: sqrt(23 / (9 * 31)) = 0.287
+    assert floors.pop("net.stage0.conv") == "0.287"
+    assert set(floors.values()) == {"-"}
+    assert len(floors) == 6
+
+
+def test_content_cannot_become_markup(tmp_path):
+    nasty = "<script>alert(1)</script> | \"'`& \n| $x$"
+    runs = [run("none", 0), {"regularizer": nasty, "seed": 0, "failure": nasty}]
+    content = comparison(runs)
+    content["settings"] |= {"experiment": nasty, "command": nasty, "commits": [nasty], "machine": {nasty: nasty}}
+    content["runs"][0]["layers"][0]["name"] = nasty
+    content = {**content, "summary": comparison(runs)["summary"], "costs": {nasty: {"step_ms": 1.0}}}
+    page, markdown = written(content, tmp_path)
+    assert page.of("script") == []
+    assert page.tables["failures"][1] == [nasty, "0", nasty]
+    fenced = re.compile(r"^(`{3,})\n.*?\n\1$", re.MULTILINE | re.DOTALL)
+    assert "<script>" not in fenced.sub("", markdown)
+    for rows in markdown_tables(fenced.sub("", markdown)).values():
+        assert len({len(row) for row in rows}) == 1
+
+
+def test_the_same_content_gives_the_same_bytes(content, folder, tmp_path):
+    write_report(tmp_path, content)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"report.html", "report.md", "results.csv"}
+    for name in names:
+        assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_the_csv_has_a_row_a_run(content, folder):
+    with (folder / "results.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 24
+    assert rows[4]["failure"].startswith("exit status 1")
+    assert rows[4]["test_accuracy"] == ""
+    assert float(rows[5]["test_accuracy"]) == 100 * content["runs"][5]["test_accuracy"]
+    assert float(rows[5]["robustness/rotated"]) == 100 * content["runs"][5]["robustness"]["rotated"]
+    assert {type(value) for row in flat_runs(content) for value in row.values()} <= {str, int, float, type(None)}
+
+
+CASES = {
+    "one seed": lambda: [run(arm, 0) for arm in ARMS],
+    "one arm": lambda: [run("none", seed) for seed in range(3)],
+    "no baseline": lambda: [run(arm, seed) for arm in ("gram", "lsh") for seed in range(3)],
+    "all failed": lambda: [{"regularizer": arm, "seed": 0, "failure": "no"} for arm in ARMS],
+    "no layers, no history": lambda: scores("none", [0.5, 0.6, 0.7]) + scores("lsh", [0.6, 0.65, 0.7]),
+    "nothing tested": lambda: scores("none", [None] * 3) + scores("lsh", [None] * 3),
+    "diverged": lambda: [run("none", 0), run("lsh", 0) | {"test_accuracy": float("nan")}],
+    "no run": lambda: [],
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_little_content_makes_a_report_too(case, tmp_path):
+    content = comparison(CASES[case]())
+    page, markdown = written(content, tmp_path)
+    assert content["summary"]["sentence"] in markdown
+    cells = {cell for name, table in page.tables.items() if name != "failures" for row in table for cell in row}
+    assert not {cell for cell in cells if re.search(r"\b(nan|inf|None)\b", cell)}
+    main_table(content)
+
+
+def test_of_many_layers_some_are_drawn_and_all_are_in_the_table(tmp_path):
+    shapes = tuple((4, 8 + i) for i in range(30))
+    content = comparison([run(arm, 0, epochs=0, shapes=shapes) for arm in ("none", "lsh")])
+    page, _ = written(content, tmp_path)
+    shown = shown_layers(content["summary"])
+    assert len(shown) == MOST_LAYERS
+    assert len(page.of("img")) == MOST_LAYERS + 1  # and the difference; there are no curves
+    assert "24 of 30 layers, evenly spaced, are shown" in " ".join(" ".join(page.texts).split())
+    assert len(page.tables["layers"]) == 1 + 2 * 30
+
+
+def test_arms_differ_in_more_than_colour():
+    arms = [{"arm": f"arm {i}"} for i in range(12)]
+    drawn = styles({"arms": arms, "baseline": "arm 3"})
+    assert len({(style.dashes, style.marker) for style in drawn.values()}) == 12
+    assert drawn["arm 3"].number is None
+
+
+def test_bins_are_joined_only_where_pairs_are_few():
+    many = np.zeros(90, dtype=int)
+    many[40:50] = 1000
+    assert len(_coarser(many.tolist(), 6.0)) == 90
+    few = np.zeros(90, dtype=int)
+    few[30:60] = 1
+    joined = _coarser(few.tolist(), 17.0)
+    assert len(joined) == 18
+    assert joined.sum() == 30
+    assert len(_coarser(few.tolist(), 1.0)) == 90  # not wider than what is to be seen
+
+
+def test_long_names_are_shortened_at_their_middle():
+    assert short("abcdefghij", 7) == "abc…hij"
+    assert short("abc", 7) == "abc"
+    assert short("a$b") == r"a\$b"
