@@ -147,7 +147,7 @@ class ModelNetDataModule(TensorDataModule):
         if sizes not in _SIZES.get(count, (sizes,)):
             whole = " and ".join(map(str, _SIZES[count][0]))
             rank_zero_warn(
-                f"{self.root} has {sizes[0]} training and {sizes[1]} test clouds; the whole ModelNet{count} has {whole}."
+                f"{self.root} has {sizes[0]} training and {sizes[1]} test clouds; the whole ModelNet{count} has {whole}"
             )
 
     def _subset(self, x: Tensor, index: Tensor, *key: int) -> Tensor:

@@ -25,13 +25,14 @@ _HOW_TO_PROVIDE = (
 
 
 def find_modelnet(root: Path, num_classes: int | None) -> Path:
-    """The folder of the data: ``root`` itself, or one in it that is named after ModelNet and the number of classes.
+    """The folder of the data: ``root`` itself, or one in it named after ModelNet, best with the number of classes.
 
     Raises:
         DataError: if there is none.
     """
-    named = sorted(root.glob(f"[mM]odel[nN]et{'' if num_classes is None else num_classes}*")) if root.is_dir() else []
-    for folder in (root, *(path for path in named if path.is_dir())):
+    inside = [path for path in sorted(root.glob("[mM]odel[nN]et*")) if path.is_dir()] if root.is_dir() else []
+    inside.sort(key=lambda path: not path.name.lower().startswith(f"modelnet{num_classes}"))
+    for folder in (root, *inside):
         if has_hdf5(folder) or next(folder.glob("*/train/*.off"), None) or next(folder.glob("*/test/*.off"), None):
             return folder
     found = "holds no ModelNet" if root.exists() else "does not exist"
