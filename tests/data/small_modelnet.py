@@ -12,9 +12,9 @@ _QUADS = ((0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6, 4), 
 
 
 def box(label: int, number: int) -> np.ndarray:
-    """Half the edges of a box, z up, of the class ``label``: the higher the label, the taller."""
+    """Half the edges of a box, z up, of the class ``label``: each label three times as tall as the one before."""
     generator = np.random.default_rng([label, number])
-    return np.array([1.0, 0.6, 0.2 + 0.4 * label]) * generator.uniform(0.9, 1.1, 3)
+    return np.array([1.0, 0.6, 0.2 * 3.0**label]) * generator.uniform(0.9, 1.1, 3)
 
 
 def write_tree(root: Path, classes: int = 3, train: int = 4, test: int = 2) -> Path:
