@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import lzma
 import os
@@ -17,13 +16,13 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from PIL import Image
-from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
 from ortho_lightning.data import counter
+from ortho_lightning.data.cache import cached
 from ortho_lightning.data.module import Split, TensorDataModule
 from ortho_lightning.errors import ConfigurationError, DataError
-from ortho_lightning.files import whole_file
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _MEAN = (0.4914, 0.4822, 0.4465)
@@ -181,28 +180,8 @@ def _from_torchvision(root: Path, download: bool) -> dict[str, Split]:
 
 
 def _cached(source: Path, cache_dir: Path) -> dict[str, Split]:
-    path = cache_dir / f"cifar10-{_identity(source)}.pt"
-    if path.exists():
-        try:
-            stored = torch.load(path, weights_only=True)
-            return {split: (stored[f"{split}_x"], stored[f"{split}_y"]) for split in _SIZES}
-        except (OSError, RuntimeError, KeyError, EOFError, pickle.UnpicklingError):
-            rank_zero_warn(f"The cache {path} is damaged and is made anew.")
-    rank_zero_info(f"Decoding {source} once; the result is kept in {path}.")
-    data = _decode(source)
-    with whole_file(path) as temporary:
-        torch.save({f"{s}_{n}": t for s, split in data.items() for n, t in zip("xy", split, strict=True)}, temporary)
-    return data
-
-
-def _identity(source: Path) -> str:
-    """Changes with any file of the source that is added, replaced or removed."""
-    files = sorted(path for path in source.rglob("*") if _is_image(path.name)) if source.is_dir() else [source]
-    digest = hashlib.sha256(str(source.resolve()).encode())
-    for path in files:
-        stamp = path.stat()
-        digest.update(f"|{path}|{stamp.st_size}|{stamp.st_mtime_ns}".encode())
-    return digest.hexdigest()[:16]
+    files = [path for path in source.rglob("*") if _is_image(path.name)] if source.is_dir() else [source]
+    return cached("cifar10", source, files, cache_dir, lambda: _decode(source))
 
 
 def _is_image(name: str) -> bool:

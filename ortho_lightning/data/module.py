@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
 
 from ortho_lightning.data.batches import TensorBatches
+from ortho_lightning.data.perturbations import Perturbation
 from ortho_lightning.errors import ConfigurationError
 
 Split = tuple[Tensor, Tensor]
@@ -33,6 +36,7 @@ class TensorDataModule(LightningDataModule):
         self.seed = seed
         self.augment = augment
         self.splits: dict[str, Split] = {}
+        self._perturbation: Perturbation | None = None
 
     def prepare(self, x: Tensor) -> Tensor:
         """A batch as the network takes it."""
@@ -41,6 +45,29 @@ class TensorDataModule(LightningDataModule):
     def augmented(self, x: Tensor, index: Tensor, epoch: int) -> Tensor:
         """A training batch changed at random, as a function of (seed, epoch, index); still to be prepared."""
         raise NotImplementedError
+
+    def perturbations(self) -> dict[str, Perturbation]:
+        """What can be done to test batches to see what the network depends on, by name; nothing unless a subclass says.
+
+        Each maps ``(x, index)``, before they are prepared, to another x, and is the same in every run.
+        """
+        return {}
+
+    @contextlib.contextmanager
+    def perturbed(self, name: str) -> Iterator[None]:
+        """Within the block, test batches come perturbed by ``perturbations()[name]``.
+
+        Raises:
+            ConfigurationError: for a name that is not there.
+        """
+        known = self.perturbations()
+        if name not in known:
+            raise ConfigurationError(f"no perturbation {name!r}: {type(self).__name__} has {sorted(known)}")
+        before, self._perturbation = self._perturbation, known[name]
+        try:
+            yield
+        finally:
+            self._perturbation = before
 
     def _batches(self, split: str, batch_size: int, shuffle: bool) -> TensorBatches:
         x, y = self.splits[split]
@@ -64,4 +91,6 @@ class TensorDataModule(LightningDataModule):
         x, y, index = batch
         if self.augment and self.trainer is not None and self.trainer.training:
             x = self.augmented(x, index, self.trainer.current_epoch)
+        if self._perturbation is not None and self.trainer is not None and self.trainer.testing:
+            x = self._perturbation(x, index)
         return self.prepare(x), y

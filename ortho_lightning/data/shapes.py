@@ -8,8 +8,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ortho_lightning.data import counter
 from ortho_lightning.data.module import Split, TensorDataModule
+from ortho_lightning.data.perturbations import Perturbation, cloud_perturbations
+from ortho_lightning.data.points import jittered, rotation, to_unit_ball, turned
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.kernels import mix
 
@@ -162,8 +163,7 @@ def make_clouds(count: int, points: int, seed: int, jitter: float, missing: floa
     clouds = clouds * (0.75 + 0.5 * torch.rand(count, 1, 3, generator=generator))
     clouds = clouds @ _poses(count, tilt, generator).mT
     clouds = _cut(clouds, points, missing, generator)
-    clouds = clouds - clouds.mean(1, keepdim=True)
-    clouds = clouds / clouds.norm(dim=-1).amax(1)[:, None, None]
+    clouds = to_unit_ball(clouds)
     return clouds + jitter * torch.randn(clouds.shape, generator=generator), labels
 
 
@@ -171,16 +171,7 @@ def _poses(count: int, tilt: float, generator: torch.Generator) -> Tensor:
     turn, direction, angle = torch.rand(3, count, generator=generator) * torch.tensor([[2.0], [2.0], [tilt / 180]])
     turn, direction, angle = math.pi * turn, math.pi * direction, math.pi * angle
     axis = torch.stack([torch.cos(direction), torch.sin(direction), torch.zeros(count)], -1)
-    return _rotation(axis, angle) @ _rotation(torch.tensor([0.0, 0.0, 1.0]).expand(count, 3), turn)
-
-
-def _rotation(axis: Tensor, angle: Tensor) -> Tensor:
-    """Rotations (M, 3, 3) about unit axes (M, 3) by angles in radians (Rodrigues)."""
-    x, y, z = axis.unbind(-1)
-    zero = torch.zeros_like(x)
-    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).view(-1, 3, 3)
-    sin, cos = torch.sin(angle)[:, None, None], torch.cos(angle)[:, None, None]
-    return torch.eye(3, device=axis.device) + sin * cross + (1 - cos) * (cross @ cross)
+    return rotation(axis, angle) @ rotation(torch.tensor([0.0, 0.0, 1.0]).expand(count, 3), turn)
 
 
 def _cut(clouds: Tensor, points: int, missing: float, generator: torch.Generator) -> Tensor:
@@ -260,7 +251,7 @@ class ShapesDataModule(TensorDataModule):
         return x.mT.contiguous()
 
     def augmented(self, x: Tensor, index: Tensor, epoch: int) -> Tensor:
-        turn = 2 * math.pi * counter.uniform(index, 1, self.seed, epoch, 0).squeeze(1)
-        up = torch.tensor([0.0, 0.0, 1.0], device=x.device).expand(len(x), 3)
-        noise = counter.normal(index, x[0].numel(), self.seed, epoch, 1).view_as(x)
-        return x @ _rotation(up, turn).mT + self.jitter * noise
+        return jittered(turned(x, index, self.seed, epoch, 0), index, self.jitter, None, self.seed, epoch, 1)
+
+    def perturbations(self) -> dict[str, Perturbation]:
+        return cloud_perturbations(self.data_seed)

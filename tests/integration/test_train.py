@@ -12,6 +12,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from ortho_lightning.experiments import overview
 from ortho_lightning.experiments.cli import conf_dir
+from tests.data.small_modelnet import write_hdf5, write_tree
 from tests.integration.commands import TINY, run_script
 
 LSH_NUMBERS = ("lambda1", "lambda2", "gamma")
@@ -150,14 +151,52 @@ def test_last_finds_the_newest_run_of_the_same_configuration(tmp_path):
         ("data.points=0", "points=0"),
         ("ckpt_path=nowhere.ckpt", "there is no such file"),
         ("experiment=cifar10 data.root=nowhere", "nowhere does not exist"),
+        ("experiment=modelnet40 data.root=nowhere", "nowhere does not exist"),
+        ("experiment=modelnet10 data.val_share=2", "val_share=2"),
     ],
 )
 def test_a_wrong_override_gives_a_message_and_no_stack_trace(tmp_path, override, message):
-    arguments = [text for text in TINY if "experiment=cifar10" not in override]
+    arguments = [text for text in TINY if not override.startswith("experiment=")]
     done = run_script("train", *arguments, "regularizer=lsh", *override.split(), cwd=tmp_path, expect=None)
     assert done.returncode != 0
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("experiment", "classes"), [("modelnet40", 40), ("modelnet10", 10)])
+def test_the_modelnet_experiments_have_the_sizes_of_their_sets(experiment, classes):
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        config = compose("train", [f"experiment={experiment}", "run_dir=x"])
+    net = config.model.net
+    assert (config.data.num_classes, net.num_classes, config.model.num_classes) == (classes, classes, classes)
+    assert (config.data.points, net.width, config.data.surface_points) == (1024, 64, 2048)
+
+
+@pytest.mark.parametrize(("experiment", "write"), [("modelnet40", write_hdf5), ("modelnet10", write_tree)])
+def test_modelnet_is_trained_on_from_either_format(tmp_path, experiment, write):
+    pytest.importorskip("h5py")
+    root = write(tmp_path / "set", classes=3, train=20, test=10)
+    options = (
+        f"experiment={experiment}",
+        f"data.root={root}",
+        "data.num_classes=3",
+        "data.points=32",
+        "data.surface_points=64",
+        "data.cache_dir=cache",
+        "data.batch_size=8",
+        "data.dropout=0.5",
+        "model.net.width=8",
+        "model.optimizer.lr=0.02",
+        "trainer.max_epochs=10",
+        "trainer.enable_progress_bar=false",
+        "regularizer=none",
+        "logger=csv",
+    )
+    run_script("train", *options, cwd=tmp_path)
+    (folder,) = runs(tmp_path)
+    results = json.loads((folder / "results.json").read_text())
+    assert results["test_accuracy"] > 0.6  # flat, even and tall boxes; a third by chance
+    assert results["steps"] == 10 * (54 // 8)
 
 
 def test_every_constructor_argument_stands_in_the_configuration():
@@ -183,6 +222,8 @@ def test_every_constructor_argument_stands_in_the_configuration():
             ["experiment=shapes", "regularizer=lsh"],
             ["experiment=cifar10", "regularizer=gram"],
             ["experiment=cifar10", "model=resnet18", "regularizer=lsh_exact"],
+            ["experiment=modelnet40", "regularizer=lsh_gaussian"],
+            ["experiment=modelnet10", "regularizer=none"],
         ):
             config = compose("train", [*overrides, "run_dir=x"])
             check(OmegaConf.create(OmegaConf.to_container(config, resolve=True)))
