@@ -89,7 +89,8 @@ def _holders(gradient: Tensor) -> tuple[int, ...] | None:
     if gradient._base is not None or storage.nbytes() != gradient.numel() * gradient.element_size():
         return None
     try:
-        return gradient._use_count(), torch._C._storage_Use_Count(storage._cdata), sys.getrefcount(gradient)
+        # not among the methods that every version of torch declares
+        return cast(Any, gradient)._use_count(), torch._C._storage_Use_Count(storage._cdata), sys.getrefcount(gradient)
     except AttributeError:
         return None
 

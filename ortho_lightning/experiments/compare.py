@@ -20,6 +20,7 @@ from ortho_lightning.experiments.plan import plan
 from ortho_lightning.experiments.pool import execute
 from ortho_lightning.experiments.report import main_table
 from ortho_lightning.experiments.runs import UNFINISHED, quoted
+from ortho_lightning.experiments.statistics import check_settings
 
 
 def measure_costs(config: DictConfig, overrides: Sequence[str], folder: Path) -> None:
@@ -44,8 +45,7 @@ def check(config: DictConfig) -> None:
     """Refuse what cannot work, before anything runs."""
     if config.jobs < 1 or config.costs < 0:
         raise ConfigurationError(f"jobs={config.jobs}, costs={config.costs}: jobs must be 1 or more, costs 0 or more")
-    if config.target is not None and not 0 < config.target < 1:
-        raise ConfigurationError(f"target={config.target}: a validation accuracy between 0 and 1, or null")
+    check_settings(gather.CONFIDENCE, config.target)
     if config.gather is not None and config.tune:
         raise ConfigurationError("gather and tune=true: one or the other")
 

@@ -18,6 +18,7 @@ from ortho_lightning.experiments.runs import LABEL, RESULTS, held, record_of
 from ortho_lightning.experiments.statistics import summarize
 
 COSTS = "costs.json"
+CONFIDENCE = 0.95
 _SHARED = ("data", "trainer", "model.net")  # parts of the configuration that the runs of a comparison have in common
 _MEASURED_TIMES = ("step_ms",)
 
@@ -108,13 +109,13 @@ def report(
             "command": command_line(overrides),
             "regularizers": list(dict.fromkeys(record["regularizer"] for record in records)),
             "seeds": sorted({record["seed"] for record in records}),
-            "confidence": 0.95,
+            "confidence": CONFIDENCE,
             "target": target,
             "commits": sorted({found["git"] for found in versions.values() if found.get("git")}),
             "machine": machine(),
         },
         "runs": records,
-        "summary": summarize(records, baseline=BASELINE, confidence=0.95, target=target),
+        "summary": summarize(records, baseline=BASELINE, confidence=CONFIDENCE, target=target),
         "costs": json.loads(costs.read_text()) if costs.is_file() else {},
     }
     with held(folder / ".lock"):

@@ -26,7 +26,7 @@ def robustness(trainer: Trainer, model: LightningModule, data: LightningDataModu
     if not isinstance(data, TensorDataModule):
         return found
     for name in data.perturbations():
-        with data.perturbed(name), _no_loggers(trainer):
+        with data.perturbed(name), no_loggers(trainer):
             tested = (trainer.test(model, data, verbose=False) or [{}])[0]
         if "test/accuracy" in tested:  # not so where trainer.limit_test_batches=0
             found[name] = tested["test/accuracy"]
@@ -34,7 +34,8 @@ def robustness(trainer: Trainer, model: LightningModule, data: LightningDataModu
 
 
 @contextlib.contextmanager
-def _no_loggers(trainer: Any) -> Iterator[None]:
+def no_loggers(trainer: Any) -> Iterator[None]:
+    """Nothing is logged within: test/accuracy in the logs is that of the last epoch on the data as they are."""
     before, trainer.loggers = trainer.loggers, []
     try:
         yield

@@ -22,7 +22,7 @@ from ortho_lightning.experiments.overview import choice, log_overview, summary
 from ortho_lightning.experiments.pictures import AngleSnapshot, save_angle_picture
 from ortho_lightning.experiments.provenance import save_provenance, write_json
 from ortho_lightning.experiments.resume import find_checkpoint
-from ortho_lightning.experiments.robustness import robustness
+from ortho_lightning.experiments.robustness import no_loggers, robustness
 from ortho_lightning.kernels import mix
 
 
@@ -88,11 +88,8 @@ def _best(trainer: Trainer, model: LightningModule, data: LightningDataModule) -
     # the weights alone: a checkpoint given to test() would also set back the callbacks
     saved = torch.load(best.best_model_path, map_location="cpu", weights_only=False)
     model.load_state_dict(saved["state_dict"])
-    loggers, trainer.loggers = trainer.loggers, []  # test/accuracy in the logs is that of the last epoch
-    try:
+    with no_loggers(trainer):
         tested = (trainer.test(model, data, verbose=False) or [{}])[0]
-    finally:
-        trainer.loggers = loggers
     score = best.best_model_score
     return {
         "epoch": saved["epoch"],
