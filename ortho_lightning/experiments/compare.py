@@ -19,13 +19,14 @@ from ortho_lightning.experiments.cli import conf_dir, plain_errors
 from ortho_lightning.experiments.plan import plan
 from ortho_lightning.experiments.pool import execute
 from ortho_lightning.experiments.report import main_table
-from ortho_lightning.experiments.runs import UNFINISHED, quoted
+from ortho_lightning.experiments.runs import UNFINISHED, held, quoted
 from ortho_lightning.experiments.statistics import check_settings
 
 
 def measure_costs(config: DictConfig, overrides: Sequence[str], folder: Path) -> None:
-    """Step time and memory of every arm, in one process that trains them in turns; once for a comparison."""
-    if (folder / gather.COSTS).is_file() or config.costs == 0:
+    """Step time and memory of every arm, in one process that trains them in turns; once for the same arms."""
+    measured = gather.read_costs(folder)
+    if config.costs == 0 or set(config.regularizers) <= set(measured):
         return
     print("measuring what a step of each arm costs ...", flush=True)
     command = [sys.executable, "-m", "ortho_lightning.experiments.costs", *overrides]
@@ -65,12 +66,12 @@ def compare(config: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
         print(f"\ninterrupted; what is finished is in {folder}, and the same command goes on from there")
         raise SystemExit(130) from None
     if HydraConfig.get().mode == RunMode.MULTIRUN:  # one part of a comparison: the report is of all parts so far
-        records = [one for one in gather.gathered(gather.find_runs(folder)) if one["failure"] != UNFINISHED]
-    else:
-        records = [run.record() for run in runs]
-        if any(record["failure"] is None for record in records):
-            measure_costs(config, overrides, folder)
-    return gather.report(folder, records, experiment, overrides, config.target)
+        with held(folder / ".lock"):  # so that the last part to come reads and writes last
+            records = [one for one in gather.gathered(gather.find_runs(folder)) if one["failure"] != UNFINISHED]
+            return gather.report(folder, records, experiment, overrides, config.target)
+    if any(run.finished for run in runs):
+        measure_costs(config, overrides, folder)
+    return gather.report(folder, [run.record() for run in runs], experiment, overrides, config.target)
 
 
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="compare")

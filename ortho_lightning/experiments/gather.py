@@ -14,7 +14,7 @@ from ortho_lightning.experiments.plan import BASELINE
 from ortho_lightning.experiments.provenance import command_line, machine, write_json
 from ortho_lightning.experiments.report import write_report
 from ortho_lightning.experiments.resume import identity
-from ortho_lightning.experiments.runs import LABEL, RESULTS, held, record_of
+from ortho_lightning.experiments.runs import LABEL, RESULTS, record_of
 from ortho_lightning.experiments.statistics import summarize
 
 COSTS = "costs.json"
@@ -82,6 +82,12 @@ def _check_alike(folders: Sequence[Path]) -> None:
             )
 
 
+def read_costs(folder: Path) -> dict[str, Any]:
+    """What a step of each arm costs, as it was measured for the comparison in ``folder``; empty if it was not."""
+    path = folder / COSTS
+    return dict(json.loads(path.read_text())) if path.is_file() else {}
+
+
 def report(
     folder: Path,
     records: list[dict[str, Any]],
@@ -101,13 +107,13 @@ def report(
     Returns:
         What ``results.json`` holds.
     """
-    costs = folder / COSTS
+    arms = list(dict.fromkeys(record["regularizer"] for record in records))
     versions = {path: json.loads(path.read_text()) for path in sorted(folder.rglob("versions.json"))}
     content = {
         "settings": {
             "experiment": experiment,
             "command": command_line(overrides),
-            "regularizers": list(dict.fromkeys(record["regularizer"] for record in records)),
+            "regularizers": arms,
             "seeds": sorted({record["seed"] for record in records}),
             "confidence": CONFIDENCE,
             "target": target,
@@ -116,9 +122,8 @@ def report(
         },
         "runs": records,
         "summary": summarize(records, baseline=BASELINE, confidence=CONFIDENCE, target=target),
-        "costs": json.loads(costs.read_text()) if costs.is_file() else {},
+        "costs": {arm: cost for arm, cost in read_costs(folder).items() if arm in arms},
     }
-    with held(folder / ".lock"):
-        write_json(folder / RESULTS, content)
-        write_report(folder, content)
+    write_json(folder / RESULTS, content)
+    write_report(folder, content)
     return content
