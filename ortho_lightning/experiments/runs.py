@@ -107,6 +107,9 @@ class Run:
         command = [sys.executable, "-m", "ortho_lightning.experiments.train", *self.overrides, *options]
         # with the whole stack trace the last line of the log is the error itself
         environment = {**os.environ, "HYDRA_FULL_ERROR": "1"}
+        if "SLURM_NTASKS" in environment:
+            # the run starts its processes itself: Lightning must not take the tasks of the job around it for them
+            environment["SLURM_JOB_NAME"] = "interactive"
         if threads is not None:
             environment.setdefault("OMP_NUM_THREADS", str(threads))
         with (self.folder / "output.log").open("a") as output:

@@ -181,7 +181,9 @@ def test_hydra_launchers_share_a_comparison_among_their_jobs(tmp_path):
     assert [(run["regularizer"], run["failure"]) for run in found["runs"]] == [("none", None), ("gram", None)]
 
 
-def test_runs_are_distributed_when_asked(tmp_path):
+def test_runs_are_distributed_when_asked_also_inside_of_a_slurm_job(tmp_path, monkeypatch):
+    for name, value in (("NTASKS", "1"), ("NTASKS_PER_NODE", "1"), ("JOB_NAME", "sweep"), ("PROCID", "0")):
+        monkeypatch.setenv(f"SLURM_{name}", value)
     options = [text for text in TINY if "max_epochs" not in text]
     distributed = ("trainer.strategy=ddp", "trainer.devices=2", "trainer.accelerator=cpu")
     arms = ("regularizers=[lsh]", "costs=0")
