@@ -1,12 +1,13 @@
 """What a layer answers to its inputs: a sample of its outputs, taken so that training hardly notices.
 
 ``tap`` in a forward hook (or ``sample_outputs``, the plain form of it) and ``as_samples`` after it give the outputs
-without bias, ``(groups, n, k)``, at positions on a regular grid whose place is drawn from a seed.
+without bias, ``(groups, n, k)``, at positions spread evenly over the batch and the map, which move with a seed.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,11 +37,11 @@ def tap(module: nn.Module, output: Tensor, max_samples: int | None, seed: int) -
     if not _can_tap(module, output):
         return output, sample_outputs(module, output, max_samples, seed)
     prepare()
-    grid = _grid(_channels_last(module, output).shape[:-1], max_samples, seed)
+    places = _places(_positions(module, output).shape, max_samples, seed)
     # The node counts as a change in place, so that whoever holds the output already stands behind it too and a ReLU in
     # place may follow. Nothing has changed, though, for those who have saved the output before.
     with torch.autograd._unsafe_preserve_version_counter(output):
-        return cast("tuple[Tensor, Tensor]", _Tap.apply(output, _channel_axis(module), grid))
+        return cast("tuple[Tensor, Tensor]", _Tap.apply(output, module, places))
 
 
 def prepare() -> None:
@@ -62,11 +63,11 @@ def _can_tap(module: nn.Module, output: Tensor) -> bool:
 
 class _Tap(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, output: Tensor, axis: int, grid: tuple[slice, ...]) -> tuple[Tensor, Tensor]:
-        ctx.axis, ctx.grid, ctx.shape = axis, grid, output.shape
+    def forward(ctx: Any, output: Tensor, module: nn.Module, places: _Places) -> tuple[Tensor, Tensor]:
+        ctx.axis, ctx.places, ctx.shape = _channel_axis(module), places, output.shape
         ctx.set_materialize_grads(False)
         ctx.mark_dirty(output)
-        return output, _copied_rows(output.movedim(axis, -1)[grid])
+        return output, places.rows(_flat(output, ctx.axis))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor | None, of_rows: Tensor | None) -> tuple[Tensor | None, None, None]:
@@ -78,8 +79,9 @@ class _Tap(torch.autograd.Function):
             gradient = gradient.to_dense()
         elif torch.is_grad_enabled() or _holders(gradient) != _lone():
             gradient = gradient.clone()  # a branch beside this one, or a hook, may hold the same tensor
-        rows = gradient.movedim(ctx.axis, -1)[ctx.grid]
-        rows += of_rows.view(rows.shape)
+        if not _is_flat(gradient, ctx.axis):
+            gradient = gradient.contiguous()
+        ctx.places.add(_flat(gradient, ctx.axis), of_rows)
         return gradient, None, None
 
 
@@ -123,47 +125,51 @@ def _lone() -> tuple[int, ...] | str:
 
 
 def sample_outputs(module: nn.Module, output: Tensor, max_samples: int | None, seed: int) -> Tensor:
-    """A copy of the output at up to ``max_samples`` positions on a regular grid, channels last: ``(n, channels)``.
+    """A copy of the output at up to ``max_samples`` positions, channels last: ``(n, channels)``.
 
-    Positions are the batch and what is not the channel axis. The grid's offset along each axis is drawn from ``seed``
-    alone, so that every position is visited over the steps. Nothing but a slice and a copy, so it may run inside a
-    forward hook under activation checkpointing, and before an in-place successor.
+    Positions are the batch and what is not the channel axis; :class:`_Places` says which. The seed alone moves them, so
+    that every position is visited over the steps. Nothing but slices and a copy, so it may run inside a forward hook
+    under activation checkpointing, and before an in-place successor.
     """
-    positions = _channels_last(module, output)
-    return _copied_rows(positions[_grid(positions.shape[:-1], max_samples, seed)])
+    positions = _positions(module, output)
+    return _places(positions.shape, max_samples, seed).rows(positions)
 
 
 @dataclass(frozen=True)
 class SampledInputs:
-    """Inputs without graph, and the strides over them that give the outputs which :func:`sample_outputs` would take."""
+    """Inputs without graph, and how a convolution goes over them to give what :func:`sample_outputs` would take."""
 
     x: Tensor
-    stride: tuple[int, ...]
+    stride: tuple[int, ...] = ()
+    dilation: tuple[int, ...] = ()
 
 
 def sample_inputs(module: nn.Module, x: Tensor, output: Tensor, max_samples: int | None, seed: int) -> SampledInputs:
     """What :func:`outputs_from_inputs` needs to find the outputs of :func:`sample_outputs` again.
 
-    Linear: the rows ``(n, d)``. Convolutions: the sampled images, padded and cut to begin at the grid's offset.
+    Linear: the rows ``(n, d)``. Convolutions: the patches under the filters, ``(n, channels, *kernel)``, or with
+    ``max_samples=None`` the padded images, which are smaller than all their patches.
     """
     x = x.detach()
-    grid = _grid(_channels_last(module, output).shape[:-1], max_samples, seed)
+    positions = _positions(module, output)
+    places = _places(positions.shape, max_samples, seed)
     if isinstance(module, nn.Linear):
-        return SampledInputs(torch.atleast_2d(x)[grid].clone().flatten(0, -2), ())
+        return SampledInputs(places.rows(_flat(x, -1)))
     convolution = cast(nn.Conv2d, module)
-    if x.dim() == len(convolution.kernel_size) + 1:
-        x = x.unsqueeze(0)
-        grid = (slice(0, 1, 1), *grid)
+    dimensions = len(convolution.kernel_size)
+    x = x.unsqueeze(0) if x.dim() == dimensions + 1 else x
     mode = "constant" if convolution.padding_mode == "zeros" else convolution.padding_mode
-    x = F.pad(x[grid[0]], convolution._reversed_padding_repeated_twice, mode=mode)
-    # Output o + i s reads inputs from (o + i s) * stride on: begin there, and end with the last one's receptive field.
-    windows = []
-    for axis, cut in enumerate(grid[1:]):
-        stride, reach = convolution.stride[axis], convolution.dilation[axis] * (convolution.kernel_size[axis] - 1) + 1
-        windows.append(slice(cut.start * stride, (cut.stop - 1) * stride + reach))
-    strides = tuple(stride * cut.step for stride, cut in zip(convolution.stride, grid[1:], strict=True))
-    window = (slice(None), slice(None), *windows)
-    return SampledInputs(x[window].clone(), strides)
+    x = F.pad(x, convolution._reversed_padding_repeated_twice, mode=mode)
+    if max_samples is None:
+        return SampledInputs(x.clone(), convolution.stride, convolution.dilation)
+    for axis, (kernel, stride, dilation) in enumerate(
+        zip(convolution.kernel_size, convolution.stride, convolution.dilation, strict=True), start=2
+    ):
+        x = x.unfold(axis, dilation * (kernel - 1) + 1, stride)[..., ::dilation]
+    numbers = torch.arange(positions.shape[0] * positions.shape[1], device=x.device).view(*positions.shape[:2], 1)
+    image, *place = torch.unravel_index(places.rows(numbers).squeeze(-1), (x.shape[0], *x.shape[2 : 2 + dimensions]))
+    patches: tuple[Any, ...] = (image, slice(None), *place)
+    return SampledInputs(x[patches], (1,) * dimensions, (1,) * dimensions)
 
 
 def outputs_from_inputs(module: nn.Module, inputs: SampledInputs, weight: Tensor | None = None) -> Tensor:
@@ -179,7 +185,7 @@ def outputs_from_inputs(module: nn.Module, inputs: SampledInputs, weight: Tensor
             return F.linear(x, weight)
         convolution = cast(nn.Conv2d, module)
         convolve = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[len(inputs.stride)]
-        answer = convolve(x, weight, None, inputs.stride, 0, convolution.dilation, convolution.groups)
+        answer = convolve(x, weight, None, inputs.stride, 0, inputs.dilation, convolution.groups)
     return answer.movedim(1, -1).flatten(0, -2)
 
 
@@ -198,42 +204,102 @@ def channels(module: nn.Module, output: Tensor) -> int:
     return output.shape[axis] if output.dim() >= -axis else 0
 
 
-def _channels_last(module: nn.Module, output: Tensor) -> Tensor:
-    """The output with the channels as its last axis, the batch (one row if there is none) and the map before it."""
-    output = output.unsqueeze(0) if output.dim() == 1 else output
-    return output.movedim(_channel_axis(module), -1)
-
-
 def _channel_axis(module: nn.Module) -> int:
     return -1 if isinstance(module, nn.Linear) else -1 - len(cast(nn.Conv2d, module).kernel_size)
 
 
-def _copied_rows(positions: Tensor) -> Tensor:
-    return positions.clone(memory_format=torch.contiguous_format).flatten(0, -2)
+def _positions(module: nn.Module, output: Tensor) -> Tensor:
+    return _flat(output, _channel_axis(module))
 
 
-def _grid(sizes: Sequence[int], max_samples: int | None, seed: int) -> tuple[slice, ...]:
-    """A regular grid of up to ``max_samples`` positions: as many along the batch as fit, the rest over the others.
+def _flat(output: Tensor, axis: int) -> Tensor:
+    """The output as ``(batch, map, channels)``, with one row in a batch or a map that is not there."""
+    output = output.unsqueeze(0) if output.dim() == 1 else output
+    output = output.movedim(axis, -1)
+    return output.unsqueeze(1) if output.dim() == 2 else output.flatten(1, -2)
 
-    The number of positions depends on the sizes alone. The offset of each axis is drawn by itself, so that no axis
-    pairs with another as a single stride over the flattened map would pair them.
+
+def _is_flat(output: Tensor, axis: int) -> bool:
+    """Whether :func:`_flat` gives a view, as it does for every usual layout, and not a copy."""
+    return _flat(output, axis).untyped_storage().data_ptr() == output.untyped_storage().data_ptr()
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Where rows are taken: from each image at regular distances along the flattened map, from each at others.
+
+    The same places in every image would be the simpler slice and a much worse sample: most places would not be seen in
+    a step. So the image that is j-th of its block begins at phase (j + turn) mod period of the distance: a diagonal of
+    a view, in two parts where it starts again.
     """
-    slices = []
-    left = max_samples
-    for axis, size in enumerate(sizes):
-        if left is None or size == 0:
-            slices.append(slice(0, size, 1))
-            continue
-        remaining = len(sizes) - axis
-        share = left if axis == 0 else _integer_root(left, remaining)
-        count = max(1, min(size, share))
-        step = size // count
-        offset = mix(seed, axis) % (size - (count - 1) * step)
-        slices.append(slice(offset, offset + (count - 1) * step + 1, step))
-        left //= count
-    return tuple(slices)
+
+    images: slice
+    blocks: int
+    teeth: slice
+    """The part of the map that divides into distances."""
+    distance: int
+    phases: slice
+    """The places within a distance at which an image may begin."""
+    turn: int
+
+    def parts(self, positions: Tensor) -> list[Tensor]:
+        """Views ``(blocks, images, teeth, channels)`` of ``(batch, map, channels)`` with all the rows between them."""
+        cells = positions[self.images, self.teeth].unflatten(1, (-1, self.distance))[:, :, self.phases]
+        cells = cells.unflatten(0, (self.blocks, -1))
+        period = cells.shape[3]
+        both = (cells.diagonal(offset, 1, 3).movedim(-1, 1) for offset in (self.turn, self.turn - period))
+        return [part for part in both if part.shape[1] > 0]
+
+    def rows(self, positions: Tensor) -> Tensor:
+        """A copy of the rows, ``(n, channels)``."""
+        if positions.numel() == 0:
+            return positions.flatten(0, 1).clone()
+        return torch.cat(self.parts(positions), 1).flatten(0, -2)
+
+    def add(self, positions: Tensor, rows: Tensor) -> None:
+        """Add the rows where they were taken from, in place."""
+        if positions.numel() == 0:
+            return
+        parts = self.parts(positions)
+        blocks, _, teeth, channels = parts[0].shape
+        by_image = rows.view(blocks, -1, teeth, channels)
+        for part, own in zip(parts, by_image.split([part.shape[1] for part in parts], 1), strict=True):
+            part += own
 
 
-def _integer_root(value: int, degree: int) -> int:
-    root = round(value ** (1 / degree))
-    return root if root**degree <= value else root - 1
+def _places(shape: Sequence[int], max_samples: int | None, seed: int) -> _Places:
+    """Up to ``max_samples`` places in ``(batch, map, channels)``; how many depends on the shape alone."""
+    batch, size, _ = shape
+    if batch * size == 0:
+        return _Places(slice(None), 1, slice(None), 1, slice(None), 0)
+    rows = batch * size if max_samples is None else min(max_samples, batch * size)
+    teeth = size // (math.ceil(size / rows) if batch == 1 else min(size, batch * size // rows))
+    distance = size // teeth
+    images = min(batch, rows // teeth)
+    step = _without_common_factor(max(1, distance // images), size)
+    period = distance // step
+    blocks = math.ceil(images / period)
+    if images // period * period >= images // blocks * blocks:
+        blocks = images // period
+    images = blocks * min(images // blocks, period)
+
+    def drawn(number: int, below: int) -> int:
+        return mix(seed, number) % below
+
+    every = batch // images
+    first = drawn(0, batch - (images - 1) * every)
+    begin = drawn(1, size - teeth * distance + 1)
+    phase = drawn(2, distance - (period - 1) * step)
+    return _Places(
+        images=slice(first, first + (images - 1) * every + 1, every),
+        blocks=blocks,
+        teeth=slice(begin, begin + teeth * distance),
+        distance=distance,
+        phases=slice(phase, phase + (period - 1) * step + 1, step),
+        turn=drawn(3, period),
+    )
+
+
+def _without_common_factor(step: int, size: int) -> int:
+    """The largest number up to ``step`` that meets every column: it has no factor in common with the map's size."""
+    return next(value for value in range(step, 0, -1) if math.gcd(value, size) == 1)

@@ -90,7 +90,7 @@ class _LSH(torch.autograd.Function):
         """The penalty (...); for the gradient, M or the Gram matrix of the rows, the sum of similarities, and a."""
         n, k = z.shape[-2:]
         weight1, weight2 = pair_weights(k, lambda1, lambda2, reduction)
-        y = torch.tanh(gamma * z)
+        y = torch.mul(z, gamma).tanh_()
         if n < k or weight2 == 0:
             inverse = _inverse_lengths(y.square().sum(-2))
             y *= inverse.unsqueeze(-2)
@@ -100,6 +100,7 @@ class _LSH(torch.autograd.Function):
             squares = products.square().sum((-2, -1)) - lengths.square().sum(-1) if weight2 else y.new_zeros(())
             return weight1 * total.square() + weight2 * squares, products, total, inverse
         similarity = y.mT @ y
+        del y  # memory is at its highest here, after the forward
         inverse = _inverse_lengths(similarity.diagonal(dim1=-2, dim2=-1))
         similarity *= inverse.unsqueeze(-1)
         similarity *= inverse.unsqueeze(-2)
@@ -147,7 +148,7 @@ def _lsh_gradient(
 ) -> Tensor:
     n, k = z.shape[-2:]
     weight1, weight2 = pair_weights(k, lambda1, lambda2, reduction)
-    y = torch.tanh(gamma * z)
+    y = torch.mul(z, gamma).tanh_()
     directions = y * inverse.unsqueeze(-2)
     scale = (gamma * upstream).unsqueeze(-1) * inverse  # with a once on each side, as its square may overflow
     if n < k or weight2 == 0:

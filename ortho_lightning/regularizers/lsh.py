@@ -13,8 +13,9 @@ from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.functional.lsh import Reduction, check_gamma, check_lsh_arguments, over_groups
 from ortho_lightning.regularizers.base import Regularizer
 
-# on two cores one product of 1024 rows and 64 filters took as long as its part of a batch, a smaller one longer
-_FEW_ON_CPU = 2**16
+# Stacking holds a second copy of the rows where memory is at its highest, and on two cores it pays for the smallest
+# layers only: one product of 1024 rows and 64 filters took as long as its part of a batch.
+_FEW_ON_CPU = 2**15
 _FEW_ELSEWHERE = 2**20
 
 
@@ -33,10 +34,12 @@ class LSH(Regularizer):
             (2 / pi) arcsin c, no samples at all.
         normalize: "rms" divides each filter's outputs by their root mean square first, so that gamma means the same
             for every layer; None: as in the article.
-        max_samples: rows used for the estimate, spread evenly over the batch and the map; None: all rows. 1024 rows
-            tell each similarity to about 0.03. On a ResNet-18 (CIFAR-10, batch 128, 20 convolutions, the first 50
-            steps) the gradient of the penalty on the filters had a mean cosine of 0.80 with that of all rows at 512,
-            0.87 at 1024 and 0.96 at 2048, and each doubling costs two to three hundredths of the step: hence 1024.
+        max_samples: rows used for the estimate, spread evenly over the batch and the map, at other places in each
+            image; None: all rows. The default is the least of those tried that keeps the cosine between the gradients
+            on the filters, from the sample and from all rows, at 0.9 in every layer, with a peak memory of a step
+            within 2% of that without penalty. On a ResNet-18 (CIFAR-10, batch 128, 20 convolutions, the first 30
+            steps): 512 rows 0.90 (worst layer 0.85) and 1.4% of memory, 768 rows 0.94 (0.90) and 1.9%, 1024 rows 0.96
+            (0.94) and 2.8%.
         detach_inputs: True: the gradient reaches the filters only, not the layers below.
 
     Raises:
@@ -51,7 +54,7 @@ class LSH(Regularizer):
         reduction: Reduction = "mean",
         probe: Literal["inputs", "gaussian", "exact"] = "inputs",
         normalize: Literal["rms"] | None = None,
-        max_samples: int | None = 1024,
+        max_samples: int | None = 768,
         detach_inputs: bool = False,
     ) -> None:
         check_lsh_arguments(lambda1, lambda2, reduction)
