@@ -410,7 +410,7 @@ def test_sampled_rows_differ_between_processes_and_are_the_same_on_resume(tmp_pa
     def rows(rank, steps, **options):
         seen.clear()
         torch.manual_seed(3)
-        callback = OrthogonalityCallback(Seeing(max_samples=4), layers="net.0", weight=0.0)
+        callback = OrthogonalityCallback(Seeing(max_samples=3), layers="net.0", weight=0.0)
         trainer = make_trainer(callback, max_steps=steps)
         trainer.strategy.global_rank = rank
         module = vision_module()

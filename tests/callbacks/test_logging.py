@@ -55,9 +55,9 @@ def test_scalars_have_the_documented_names_and_the_values_of_the_report(tmp_path
 
 
 def test_floor_and_active_fraction_stand_beside_the_penalty(tmp_path):
-    fit(tmp_path, OrthogonalityCallback(LSH(max_samples=32), weight=0.01, log_every_n_steps=1))
+    fit(tmp_path, OrthogonalityCallback(LSH(max_samples=16), weight=0.01, log_every_n_steps=1))
     found = events(tmp_path)
-    floor = OF.lsh_penalty_floor(32, 6) + OF.lsh_penalty_floor(32, 4) + OF.lsh_penalty_floor(4, 5)
+    floor = OF.lsh_penalty_floor(16, 6) + OF.lsh_penalty_floor(16, 4) + OF.lsh_penalty_floor(4, 5)
     assert found.Scalars("ortho/penalty_floor")[0].value == pytest.approx(floor, rel=1e-5)
     assert 0 < found.Scalars("ortho/active_fraction/net.0")[0].value < 1
 
