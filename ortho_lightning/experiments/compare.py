@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.experiments import gather, tune
 from ortho_lightning.experiments.cli import conf_dir, plain_errors
-from ortho_lightning.experiments.plan import plan
+from ortho_lightning.experiments.plan import plan, tuned_settings
 from ortho_lightning.experiments.pool import execute
 from ortho_lightning.experiments.report import main_table
 from ortho_lightning.experiments.runs import UNFINISHED, held, quoted
@@ -60,6 +60,10 @@ def compare(config: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
         return gather.report(folder, records, experiment, overrides, config.target)
     folder = Path(config.run_dir).resolve()
     runs = plan(config, overrides, folder)
+    tuned = {arm: settings for arm, settings in tuned_settings(config).items() if arm in config.regularizers}
+    if tuned:
+        shown = "; ".join(f"{arm} {' '.join(settings)}" for arm, settings in tuned.items())
+        print(f"tuned settings, which tuned=none leaves out: {shown}", flush=True)
     try:
         execute(runs, config.jobs)
     except KeyboardInterrupt:
@@ -68,10 +72,10 @@ def compare(config: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
     if HydraConfig.get().mode == RunMode.MULTIRUN:  # one part of a comparison: the report is of all parts so far
         with held(folder / ".lock"):  # so that the last part to come reads and writes last
             records = [one for one in gather.gathered(gather.find_runs(folder)) if one["failure"] != UNFINISHED]
-            return gather.report(folder, records, experiment, overrides, config.target)
+            return gather.report(folder, records, experiment, overrides, config.target, tuned)
     if any(run.finished for run in runs):
         measure_costs(config, overrides, folder)
-    return gather.report(folder, [run.record() for run in runs], experiment, overrides, config.target)
+    return gather.report(folder, [run.record() for run in runs], experiment, overrides, config.target, tuned)
 
 
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="compare")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,7 @@ def report(
     experiment: str,
     overrides: Sequence[str],
     target: float | None,
+    tuned: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, Any]:
     """Write ``results.json``, ``results.csv``, ``report.html`` and ``report.md`` of a comparison into ``folder``.
 
@@ -103,6 +104,7 @@ def report(
         experiment: its name.
         overrides: of the command that made it.
         target: the validation accuracy, in [0, 1], to which epochs are counted; None: one that every run reaches.
+        tuned: the arms' own settings, where it is known that the runs had them.
 
     Returns:
         What ``results.json`` holds.
@@ -117,6 +119,7 @@ def report(
             "seeds": sorted({record["seed"] for record in records}),
             "confidence": CONFIDENCE,
             "target": target,
+            "tuned": dict(tuned or {}),
             "commits": sorted({found["git"] for found in versions.values() if found.get("git")}),
             "machine": machine(),
         },

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.experiments.cli import conf_dir
+from ortho_lightning.experiments.overview import choice
 from ortho_lightning.experiments.runs import Run
 
 BASELINE = "none"
@@ -59,9 +60,14 @@ def make_run(arm: str, seed: int, folder: Path, overrides: Sequence[str], settin
 
 
 def tuned_settings(config: DictConfig) -> dict[str, list[str]]:
-    """The overrides that ``compare tune=true`` chose for each arm, as conf/tuned holds them."""
-    found = OmegaConf.select(config, "tuned.arms")
-    return {} if found is None else {str(arm): list(settings) for arm, settings in found.items()}
+    """The overrides that ``compare tune=true`` chose for each arm, as conf/tuned holds them.
+
+    They hold for the model that they were chosen with: none for another one.
+    """
+    found, model = OmegaConf.select(config, "tuned.arms"), OmegaConf.select(config, "tuned.model")
+    if found is None or (model is not None and model != choice(config, "model")):
+        return {}
+    return {str(arm): list(settings) for arm, settings in found.items()}
 
 
 def _key(override: str) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from ortho_lightning.errors import ConfigurationError
@@ -44,8 +45,16 @@ class Run:
     interrupted: bool = field(default=False, init=False)
 
     def config(self) -> DictConfig:
-        """The configuration of the training; only inside of one of Hydra's applications."""
-        return compose("train", [*self.overrides, f"run_dir={quoted(self.folder)}"])
+        """The configuration of the training; only inside of one of Hydra's applications.
+
+        Raises:
+            ConfigurationError: for overrides that this arm does not take.
+        """
+        try:
+            return compose("train", [*self.overrides, f"run_dir={quoted(self.folder)}"])
+        except HydraException as error:
+            reason = " ".join(str(error).split())
+            raise ConfigurationError(f"{self.arm}, seed {self.seed}: {reason}; every arm gets the overrides") from error
 
     def check(self, config: DictConfig) -> None:
         """Refuse a folder that holds a run of another configuration than ``config``.

@@ -78,6 +78,7 @@ def _found(arm: str, setting: str, runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def _as_configuration(best: dict[str, str], found: Sequence[dict[str, Any]], overrides: Sequence[str]) -> str:
+    model = HydraConfig.get().runtime.choices["model"]
     lines = [
         f"# Chosen by validation accuracy at commit {git_commit() or 'unknown'}, by",
         f"# {command_line(overrides)}",
@@ -85,7 +86,11 @@ def _as_configuration(best: dict[str, str], found: Sequence[dict[str, Any]], ove
     for one in found:
         accuracy = "failed" if one["val_accuracy"] is None else f"{100 * one['val_accuracy']:.2f}%"
         lines.append(f"#   {one['arm']} {one['setting']}: {accuracy}")
-    return "\n".join(lines) + "\n" + OmegaConf.to_yaml({"arms": {arm: [setting] for arm, setting in best.items()}})
+    return (
+        "\n".join(lines)
+        + "\n"
+        + OmegaConf.to_yaml({"model": model, "arms": {arm: [setting] for arm, setting in best.items()}})
+    )
 
 
 def _table(found: Sequence[dict[str, Any]], best: dict[str, str]) -> str:

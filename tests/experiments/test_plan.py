@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.experiments.cli import conf_dir
-from ortho_lightning.experiments.plan import plan
+from ortho_lightning.experiments.plan import plan, tuned_settings
 
 
 def planned(*overrides, tuned=None):
@@ -40,6 +41,19 @@ def test_an_arm_gets_its_tuned_settings_unless_the_command_line_says_otherwise()
     (lsh,) = planned(*given, tuned=tuned)
     assert "regularizer.weight=0.5" in lsh.overrides
     assert "regularizer.weight=0.3" not in lsh.overrides
+
+
+def test_settings_hold_for_the_model_that_they_were_chosen_with():
+    settings = {"lsh": ["regularizer.weight=0.3"]}
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        config = compose("compare", ["experiment=shapes"], return_hydra_config=True)
+    HydraConfig.instance().set_config(config)
+    try:
+        for model, expected in (("pointnet", settings), ("resnet18", {})):
+            OmegaConf.update(config, "tuned", {"model": model, "arms": settings}, force_add=True)
+            assert tuned_settings(config) == expected
+    finally:
+        HydraConfig.instance().cfg = None
 
 
 def test_every_shipped_choice_composes():
