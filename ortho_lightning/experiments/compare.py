@@ -16,17 +16,16 @@ from omegaconf import DictConfig
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.experiments import gather, tune
 from ortho_lightning.experiments.cli import conf_dir, plain_errors
-from ortho_lightning.experiments.plan import plan, tuned_settings
+from ortho_lightning.experiments.plan import check_overrides, plan, tuned_settings
 from ortho_lightning.experiments.pool import execute
 from ortho_lightning.experiments.report import main_table
-from ortho_lightning.experiments.runs import UNFINISHED, held, quoted
+from ortho_lightning.experiments.runs import UNFINISHED, environment_of_runs, held, quoted
 from ortho_lightning.experiments.statistics import check_settings
 
 
 def measure_costs(config: DictConfig, overrides: Sequence[str], folder: Path) -> None:
     """Step time and memory of every arm, in one process that trains them in turns; once for the same arms."""
-    measured = gather.read_costs(folder)
-    if config.costs == 0 or set(config.regularizers) <= set(measured):
+    if config.costs == 0 or set(config.regularizers) <= set(gather.read_costs(folder)["arms"]):
         return
     print("measuring what a step of each arm costs ...", flush=True)
     command = [sys.executable, "-m", "ortho_lightning.experiments.costs", *overrides]
@@ -36,63 +35,71 @@ def measure_costs(config: DictConfig, overrides: Sequence[str], folder: Path) ->
         text=True,
         check=False,
         stdin=subprocess.DEVNULL,
+        env=environment_of_runs(),
     )
     if done.returncode != 0:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
         print(f"what a step costs could not be measured: {lines[-1] if lines else done.returncode}", flush=True)
 
 
-def check(config: DictConfig) -> None:
+def check(config: DictConfig, overrides: Sequence[str]) -> None:
     """Refuse what cannot work, before anything runs."""
     if config.jobs < 1 or config.costs < 0:
         raise ConfigurationError(f"jobs={config.jobs}, costs={config.costs}: jobs must be 1 or more, costs 0 or more")
     check_settings(gather.CONFIDENCE, config.target)
+    check_overrides(config, overrides)
     if config.gather is not None and config.tune:
         raise ConfigurationError("gather and tune=true: one or the other")
 
 
 def compare(config: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
     """Run what ``config`` asks for, or gather what has been run, and write the report under ``config.run_dir``."""
-    experiment = str(HydraConfig.get().runtime.choices["experiment"])
     if config.gather is not None:
         folder = Path(config.gather).expanduser().resolve()
-        records = gather.gathered(gather.find_runs(folder))
-        return gather.report(folder, records, experiment, overrides, config.target)
+        found = gather.find_runs(folder)
+        records = gather.gathered(found)
+        return gather.report(folder, found, records, gather.experiment_of(found), overrides, config.target)
+    experiment = str(HydraConfig.get().runtime.choices["experiment"])
     folder = Path(config.run_dir).resolve()
     runs = plan(config, overrides, folder)
     tuned = {arm: settings for arm, settings in tuned_settings(config).items() if arm in config.regularizers}
     if tuned:
         shown = "; ".join(f"{arm} {' '.join(settings)}" for arm, settings in tuned.items())
         print(f"tuned settings, which tuned=none leaves out: {shown}", flush=True)
-    try:
-        execute(runs, config.jobs)
-    except KeyboardInterrupt:
-        print(f"\ninterrupted; what is finished is in {folder}, and the same command goes on from there")
-        raise SystemExit(130) from None
+    execute(runs, config.jobs)
     if HydraConfig.get().mode == RunMode.MULTIRUN:  # one part of a comparison: the report is of all parts so far
         with held(folder / ".lock"):  # so that the last part to come reads and writes last
-            records = [one for one in gather.gathered(gather.find_runs(folder)) if one["failure"] != UNFINISHED]
-            return gather.report(folder, records, experiment, overrides, config.target, tuned)
+            found = gather.find_runs(folder)
+            records = [one for one in gather.gathered(found) if one["failure"] != UNFINISHED]
+            return gather.report(folder, found, records, experiment, ["-m", *overrides], config.target)
     if any(run.finished for run in runs):
         measure_costs(config, overrides, folder)
-    return gather.report(folder, [run.record() for run in runs], experiment, overrides, config.target, tuned)
+    folders = [run.folder for run in runs]
+    return gather.report(folder, folders, [run.record() for run in runs], experiment, overrides, config.target)
 
 
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="compare")
 @plain_errors
 def main(config: DictConfig) -> None:
-    check(config)
     overrides = list(HydraConfig.get().overrides.task)
-    if config.tune:
-        tune.tune(config, overrides)
-        return
-    content = compare(config, overrides)
+    check(config, overrides)
     folder = Path(config.gather or config.run_dir)
+    try:
+        if config.tune:
+            tune.tune(config, overrides)
+            return
+        content = compare(config, overrides)
+    except KeyboardInterrupt:
+        print(f"\ninterrupted; what is finished is in {folder}, and the same command goes on from there")
+        raise SystemExit(130) from None
     print("\n" + main_table(content))
     print(f"\n{content['summary']['sentence']}")
     failed = [run for run in content["runs"] if run["failure"] is not None]
     for one in failed:
         print(f"failed: {one['regularizer']}, seed {one['seed']}: {one['failure']}")
     print(f"\nThe report is {folder / 'report.html'}; each run's event files for TensorBoard lie beside it")
+    if failed and HydraConfig.get().mode == RunMode.MULTIRUN:
+        # an exit would end the launcher and with it the jobs that are still to come
+        raise RuntimeError(f"{len(failed)} of {len(content['runs'])} runs failed")
     if failed:
         raise SystemExit(1)

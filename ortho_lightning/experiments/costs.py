@@ -17,7 +17,8 @@ from pytorch_lightning import seed_everything
 from ortho_lightning.experiments.cli import conf_dir, plain_errors
 from ortho_lightning.experiments.gather import COSTS
 from ortho_lightning.experiments.plan import BASELINE, plan
-from ortho_lightning.experiments.provenance import write_json
+from ortho_lightning.experiments.provenance import machine, write_json
+from ortho_lightning.experiments.runs import Run
 from ortho_lightning.experiments.steps import Arm, Cost, alternate
 
 _SILENT = {  # logging is a matter of every 50th step
@@ -31,7 +32,9 @@ _SILENT = {  # logging is a matter of every 50th step
 
 def measure(config: DictConfig, overrides: Sequence[str]) -> dict[str, Cost]:
     """The cost of every arm on the first training batch, over that of ``none``, or of the first arm."""
-    runs = {run.arm: run for run in plan(config, overrides, Path(config.run_dir))[: len(config.regularizers)]}
+    runs: dict[str, Run] = {}
+    for run in plan(config, overrides, Path(config.run_dir)):
+        runs.setdefault(run.arm, run)
     names = sorted(runs, key=lambda name: name != BASELINE)
     return alternate([_arm(name, runs[name].config()) for name in names], config.costs, steps=2)
 
@@ -55,7 +58,8 @@ def main(config: DictConfig) -> None:
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="pytorch_lightning")
     found = measure(config, list(HydraConfig.get().overrides.task))
-    write_json(Path(config.run_dir) / COSTS, {name: asdict(cost) for name, cost in found.items()})
+    costs = {name: asdict(cost) for name, cost in found.items()}
+    write_json(Path(config.run_dir) / COSTS, {"machine": machine(), "arms": costs})
 
 
 if __name__ == "__main__":

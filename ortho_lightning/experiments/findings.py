@@ -195,8 +195,9 @@ def _about_losses(finished: Mapping[str, Mapping[int, Run]]) -> Iterator[str]:
 
 
 def _diverged(run: Run) -> bool:
-    losses = [epoch.get("train_loss") for epoch in run.get("history") or []]
-    return bool(losses) and losses[-1] is not None and not math.isfinite(losses[-1])
+    # where a training's loss was no number, its history has none: JSON knows no NaN
+    losses = [epoch.get("train_loss", 0.0) for epoch in run.get("history") or []]
+    return bool(losses) and (losses[-1] is None or not math.isfinite(losses[-1]))
 
 
 def _about_starts(finished: Mapping[str, Mapping[int, Run]], baseline: str | None) -> Iterator[str]:

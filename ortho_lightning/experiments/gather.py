@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,16 @@ from omegaconf import OmegaConf
 
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.experiments.plan import BASELINE
-from ortho_lightning.experiments.provenance import command_line, machine, write_json
+from ortho_lightning.experiments.provenance import command_line, write_json
 from ortho_lightning.experiments.report import write_report
-from ortho_lightning.experiments.resume import identity
-from ortho_lightning.experiments.runs import LABEL, RESULTS, record_of
+from ortho_lightning.experiments.runs import LABEL, RESULTS, exact_identity, flat, label_of, record_of
 from ortho_lightning.experiments.statistics import summarize
 
 COSTS = "costs.json"
 CONFIDENCE = 0.95
-_SHARED = ("data", "trainer", "model.net")  # parts of the configuration that the runs of a comparison have in common
+# Where the configurations of runs may differ that are compared: within an arm, and between arms.
+_OF_SEED_AND_PLACE = {"seed", "data.seed", "data.root", "data.cache_dir"}
+_OF_ARM = ("regularizer.", "callbacks.orthogonality.", "callbacks.best.", "callbacks.last.")
 _MEASURED_TIMES = ("step_ms",)
 
 
@@ -64,53 +65,67 @@ def _same(first: dict[str, Any], second: dict[str, Any]) -> bool:
 
 
 def _check_alike(folders: Sequence[Path]) -> None:
+    """Refuse runs of an arm that differ in more than their seed, and arms that differ in more than what makes one."""
+    by_arm: dict[str, tuple[Path, dict[str, Any]]] = {}
     first: tuple[Path, dict[str, Any]] | None = None
+    settings = {setting.split("=")[0] for folder in folders for setting in label_of(folder).get("settings", ())}
     for folder in folders:
         path = folder / "config.yaml"
         if not path.is_file():
             continue  # failed before it began
-        config = OmegaConf.create(identity(OmegaConf.to_container(OmegaConf.load(path))))
-        own = {part: OmegaConf.select(config, part) for part in _SHARED}
-        if own["data"] is not None:
-            own["data"] = {key: value for key, value in own["data"].items() if key not in ("seed", "root", "cache_dir")}
-        if first is None:
-            first = (folder, own)
-        differing = [part for part in _SHARED if own[part] != first[1][part]]
-        if differing:
-            raise ConfigurationError(
-                f"{first[0]} and {folder} cannot be compared: their {' and '.join(differing)} differ in config.yaml"
-            )
+        own = flat(exact_identity(OmegaConf.to_container(OmegaConf.load(path))))
+        own = {key: value for key, value in own.items() if key not in _OF_SEED_AND_PLACE}
+        _check_equal(by_arm.setdefault(record_of(folder)["regularizer"], (folder, own)), (folder, own))
+        shared = {key: own[key] for key in own if key not in settings and not key.startswith(_OF_ARM)}
+        first = first or (folder, shared)
+        _check_equal(first, (folder, shared))
+
+
+def _check_equal(first: tuple[Path, dict[str, Any]], other: tuple[Path, dict[str, Any]]) -> None:
+    differing = [key for key in {**first[1], **other[1]} if first[1].get(key) != other[1].get(key)]
+    if differing:
+        shown = ", ".join(f"{key} ({first[1].get(key)} and {other[1].get(key)})" for key in differing[:5])
+        raise ConfigurationError(f"{first[0]} and {other[0]} cannot be compared: they differ in {shown}")
+
+
+def experiment_of(folders: Sequence[Path]) -> str:
+    """The experiment of gathered runs; runs of scripts/train.py do not tell theirs."""
+    names = {label_of(folder).get("experiment") for folder in folders}
+    return ", ".join(sorted(str(name) for name in names if name is not None)) or "gathered runs"
 
 
 def read_costs(folder: Path) -> dict[str, Any]:
-    """What a step of each arm costs, as it was measured for the comparison in ``folder``; empty if it was not."""
+    """What a step of each arm costs as it was measured for the comparison in ``folder``, and on what; or nothing."""
     path = folder / COSTS
-    return dict(json.loads(path.read_text())) if path.is_file() else {}
+    return dict(json.loads(path.read_text())) if path.is_file() else {"machine": {}, "arms": {}}
 
 
 def report(
     folder: Path,
+    runs: Sequence[Path],
     records: list[dict[str, Any]],
     experiment: str,
     overrides: Sequence[str],
     target: float | None,
-    tuned: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, Any]:
     """Write ``results.json``, ``results.csv``, ``report.html`` and ``report.md`` of a comparison into ``folder``.
 
     Args:
         folder: of the comparison; what its runs cost is read from there.
+        runs: the folders of the runs, whose commits and own settings are told.
         records: of the runs.
         experiment: its name.
         overrides: of the command that made it.
         target: the validation accuracy, in [0, 1], to which epochs are counted; None: one that every run reaches.
-        tuned: the arms' own settings, where it is known that the runs had them.
 
     Returns:
         What ``results.json`` holds.
     """
     arms = list(dict.fromkeys(record["regularizer"] for record in records))
-    versions = {path: json.loads(path.read_text()) for path in sorted(folder.rglob("versions.json"))}
+    measured = read_costs(folder)
+    versions = [run / "versions.json" for run in runs]
+    commits = {json.loads(path.read_text())["git"] for path in versions if path.is_file()}
+    tuned = {label.get("regularizer"): label["settings"] for label in map(label_of, runs) if label.get("settings")}
     content = {
         "settings": {
             "experiment": experiment,
@@ -119,13 +134,13 @@ def report(
             "seeds": sorted({record["seed"] for record in records}),
             "confidence": CONFIDENCE,
             "target": target,
-            "tuned": dict(tuned or {}),
-            "commits": sorted({found["git"] for found in versions.values() if found.get("git")}),
-            "machine": machine(),
+            "tuned": tuned,
+            "commits": sorted(commit for commit in commits if commit),
+            "machine": measured["machine"],
         },
         "runs": records,
         "summary": summarize(records, baseline=BASELINE, confidence=CONFIDENCE, target=target),
-        "costs": {arm: cost for arm, cost in read_costs(folder).items() if arm in arms},
+        "costs": {arm: cost for arm, cost in measured["arms"].items() if arm in arms},
     }
     write_json(folder / RESULTS, content)
     write_report(folder, content)

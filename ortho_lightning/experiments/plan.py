@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.experiments.cli import conf_dir
@@ -13,6 +14,8 @@ from ortho_lightning.experiments.overview import choice
 from ortho_lightning.experiments.runs import Run
 
 BASELINE = "none"
+# What tuning tries, as the grid names it, and which value of a training's configuration it is.
+SETTINGS = {"weight": "regularizer.weight", "weight_decay": "model.optimizer.weight_decay"}
 # What compare itself reads of its command line; the rest is every run's.
 _OWN = {"seeds", "regularizers", "jobs", "costs", "target", "gather", "tune", "grid", "tuned", "regularizer", "seed"}
 
@@ -37,8 +40,29 @@ def plan(config: DictConfig, overrides: Sequence[str], folder: Path) -> list[Run
     ]
 
 
+def check_overrides(config: DictConfig, overrides: Sequence[str]) -> None:
+    """Refuse overrides that a comparison would pass over.
+
+    Raises:
+        ConfigurationError: naming what to give instead.
+    """
+    for text in overrides:
+        key = _key(text)
+        if key in ("seed", "regularizer"):
+            raise ConfigurationError(f"{text}: a comparison takes lists, seeds=[0,1,2] and regularizers=[none,lsh]")
+        if key == "tuned" and not text.startswith("~") and OmegaConf.select(config, "tuned") is None:
+            known = sorted(path.stem for path in Path(conf_dir(), "tuned").glob("*.yaml"))
+            raise ConfigurationError(f"{text}: there are {known}")
+        if config.tune and key in SETTINGS.values():
+            raise ConfigurationError(f"{text}: tune=true tries grid's values of it; leave it out, or change the grid")
+
+
 def check_arms(config: DictConfig) -> tuple[list[str], list[int]]:
     """The arms and seeds of a configuration, each once."""
+    for name, kind, example in (("seeds", int, "seeds=[0,1,2]"), ("regularizers", str, "regularizers=[none,lsh]")):
+        values = config[name]
+        if not isinstance(values, ListConfig) or not all(type(value) is kind for value in values):
+            raise ConfigurationError(f"{name}={values}: must be a list, as in {example}; with -m, {name}=[..],[..]")
     arms, seeds = list(dict.fromkeys(config.regularizers)), list(dict.fromkeys(config.seeds))
     if not seeds or not arms:
         raise ConfigurationError(f"seeds={seeds}, regularizers={arms}: name at least one of each")
@@ -56,7 +80,8 @@ def make_run(arm: str, seed: int, folder: Path, overrides: Sequence[str], settin
     shared = [
         text for text in overrides if _key(text).split(".")[0] not in _OWN or _key(text).startswith("regularizer.")
     ]
-    return Run(arm, seed, folder, [*shared, *own, f"regularizer={arm}", f"seed={seed}"])
+    experiment = str(HydraConfig.get().runtime.choices["experiment"]) if HydraConfig.initialized() else None
+    return Run(arm, seed, folder, [*shared, *own, f"regularizer={arm}", f"seed={seed}"], own, experiment)
 
 
 def tuned_settings(config: DictConfig) -> dict[str, list[str]]:

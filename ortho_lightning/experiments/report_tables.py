@@ -70,7 +70,7 @@ def main(content: Content) -> Table:
                 arm["arm"],
                 _seeds(arm),
                 between(figures["test_accuracy"]),
-                MISSING if difference is None else between(difference, sign="+"),
+                MISSING if difference is None else between(difference, sign="+", ends="_holm"),
                 MISSING if difference is None else _p(difference["p_holm"]),
                 between(figures["best_test_accuracy"]),
                 number(figures["epochs_to_target"]["mean"], 1),
@@ -90,8 +90,8 @@ def _main_legend(summary: Mapping[str, Any]) -> list[str]:
         "The test accuracy with the weights of the last epoch decides; that was fixed beforehand. Beside it stands "
         "that of the epoch whose validation accuracy was best.",
         f"In brackets: {confidence} intervals over seeds (Student's t; chi-square for the spread), none below "
-        f"{FEWEST} seeds. The difference is paired: the same seeds in both arms. p is of the paired t test, corrected "
-        "by Holm for the number of arms.",
+        f"{FEWEST} seeds. The difference is paired: the same seeds in both arms. Its interval and the p of the "
+        "paired t test are corrected by Holm for the number of arms.",
         "The spread of the seeds is their standard deviation. Angles are means over layers after the last epoch, the "
         "cosine is the largest between any two filters of a layer. Spread / random is the spread of the angles over "
         "that of random directions: below 1 the filters are closer to right angles than chance, above 1 training has "
@@ -231,4 +231,4 @@ def _seeds(arm: Mapping[str, Any]) -> str:
 def _p(p: float | None) -> str:
     if p is None:
         return MISSING
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+    return "below 0.001" if p < 0.001 else f"{p:.3f}"

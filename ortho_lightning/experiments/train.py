@@ -59,7 +59,7 @@ def run(config: DictConfig) -> dict[str, Any]:
         "seed": config.seed,
         "test_accuracy": tested.get("test/accuracy"),
         "val_accuracy": history.last("val_accuracy"),
-        "penalty": history.last("penalty"),
+        "penalty": history.epochs[-1]["penalty"] if history.epochs else None,
         "step_ms": clock.median_ms(),
         "steps": trainer.global_step,
         "layers": [] if ortho is None else _layers(ortho.angle_report(), after),
@@ -69,8 +69,8 @@ def run(config: DictConfig) -> dict[str, Any]:
         "start": history.start,
     }
     if trainer.is_global_zero:
-        write_json(folder / "results.json", results)
         save_angle_picture(folder / "angles.png", before, after)
+        write_json(folder / "results.json", results)  # the last: with it a run is finished
     return results
 
 

@@ -11,16 +11,14 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from ortho_lightning.errors import ConfigurationError
-from ortho_lightning.experiments.plan import BASELINE, check_arms, make_run
+from ortho_lightning.experiments.plan import BASELINE, SETTINGS, check_arms, make_run
 from ortho_lightning.experiments.pool import execute
 from ortho_lightning.experiments.provenance import command_line, git_commit, write_json
 from ortho_lightning.experiments.runs import Run
 from ortho_lightning.files import whole_file
 from ortho_lightning.tables import markdown_table
 
-# What is tried, as the grid names it, and which value of a training's configuration it is.
-WEIGHT, DECAY = "weight", "weight_decay"
-_SETTING = {WEIGHT: "regularizer.weight", DECAY: "model.optimizer.weight_decay"}
+WEIGHT, DECAY = SETTINGS
 
 
 def tune(config: DictConfig, overrides: Sequence[str]) -> dict[str, str]:
@@ -49,6 +47,10 @@ def tune(config: DictConfig, overrides: Sequence[str]) -> dict[str, str]:
     with whole_file(folder / "tuned.yaml") as path:
         path.write_text(_as_configuration(best, found, overrides))
     print("\n" + _table(found, best))
+    for arm, setting in best.items():
+        grid = config.grid[DECAY if arm == BASELINE else WEIGHT]
+        if len(grid) > 1 and any(setting.endswith(f"={grid[end]}") for end in (0, -1)):
+            print(f"{arm}: {setting} stands at an end of the grid; the best may lie beyond it")
     name = HydraConfig.get().runtime.choices["experiment"]
     print(f"\nThe choice is {folder / 'tuned.yaml'}; as conf/tuned/{name}.yaml it holds for every comparison")
     return best
@@ -63,7 +65,7 @@ def _trials(config: DictConfig, overrides: Sequence[str], folder: Path) -> dict[
     for arm in arms:
         key = DECAY if arm == BASELINE else WEIGHT
         for value in config.grid[key]:
-            setting = f"{_SETTING[key]}={value}"
+            setting = f"{SETTINGS[key]}={value}"
             trials[arm, setting] = [
                 make_run(arm, seed, folder / f"{arm}-{value}-seed{seed}", overrides, [setting]) for seed in seeds
             ]

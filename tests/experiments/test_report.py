@@ -130,7 +130,7 @@ def test_the_tables_hold_the_numbers_of_the_summary(content, folder, page):
             continue
         shown = re.fullmatch(r"([+-][\d.]+) \[([+-][\d.]+), ([+-][\d.]+)\]", row[column["difference to none (points)"]])
         assert [float(x) for x in shown.groups()] == pytest.approx(
-            [arm["difference"][key] for key in ("mean", "low", "high")], abs=0.00501
+            [arm["difference"][key] for key in ("mean", "low_holm", "high_holm")], abs=0.00501
         )
         assert float(row[column["p (Holm)"]]) == pytest.approx(arm["difference"]["p_holm"], abs=0.000501)
     assert [row[1] for row in rows] == ["8", "7 of 8", "8"]

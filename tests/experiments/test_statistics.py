@@ -9,6 +9,7 @@ from scipy import stats
 
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.experiments import inference
+from ortho_lightning.experiments.history import without_nan
 from ortho_lightning.experiments.statistics import check_settings, run_figures, summarize
 from tests.experiments.synthetic import full, run, scores
 
@@ -225,7 +226,7 @@ def test_a_diverged_run_counts_as_failed(accuracy):
 
 def test_a_run_whose_loss_ended_as_nan_is_told():
     runs = scores("none", NONE)
-    runs[2]["history"] = [{"epoch": 0, "train_loss": math.nan, "val_accuracy": 0.1}]
+    runs[2]["history"] = [without_nan({"epoch": 0, "train_loss": math.nan, "val_accuracy": 0.1})]
     assert "none: the loss was no number in the end with seed 2" in notes_of(sound(runs))
 
 

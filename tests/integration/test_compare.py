@@ -102,7 +102,7 @@ def test_runs_of_several_machines_are_gathered(compared, tmp_path):
     other = tmp_path / "second" / "lsh-seed0" / "config.yaml"
     other.write_text(other.read_text().replace("width: 4", "width: 5"))
     done = run_script("compare", f"gather={tmp_path}", cwd=tmp_path, expect=2)
-    assert "cannot be compared: their model.net differ" in done.stderr
+    assert "cannot be compared: they differ in model.net.width (5 and 4)" in done.stderr
 
 
 def test_a_failed_run_is_told_and_the_others_go_on(tmp_path):
@@ -122,6 +122,10 @@ def test_a_failed_run_is_told_and_the_others_go_on(tmp_path):
         (["seeds=[]"], "seeds=[], regularizers="),
         (["jobs=0"], "jobs=0"),
         (["target=75"], "target=75"),
+        (["seed=3"], "seed=3: a comparison takes lists"),
+        (["seeds=0"], "seeds=0: must be a list"),
+        (["tuned=typo"], "tuned=typo: there are ['cifar10', 'none']"),
+        (["tune=true", "regularizer.weight=0.5"], "tune=true tries grid's values of it"),
         (["gather=nowhere"], "there are no runs of train or compare in it"),
         (["tune=true", "grid.weight=[1]"], "every arm gets the same number of trials"),
     ],
@@ -148,7 +152,7 @@ def test_a_killed_comparison_goes_on_to_the_same_table(tmp_path):
     )
     for _ in range(3000):
         (history,) = list(parts.glob("outputs/compare/shapes/*/lsh-seed0/history.json")) or [None]
-        if history is not None:
+        if history is not None and (history.parent / "checkpoints" / "last.ckpt").is_file():
             break
         assert process.poll() is None, "ended before it could be killed"
         time.sleep(0.1)
@@ -159,6 +163,7 @@ def test_a_killed_comparison_goes_on_to_the_same_table(tmp_path):
     assert (killed.parent / "none-seed0" / "results.json").is_file()
     shown = run_script("compare", *options, cwd=parts).stdout
     assert "1 of 2 runs are there already" in shown
+    assert "Restored all states from the checkpoint" in (killed / "output.log").read_text()
     (reference,), (resumed,) = comparisons(whole), comparisons(parts)
     assert timeless(content_of(resumed)["runs"]) == timeless(content_of(reference)["runs"])
     assert content_of(resumed)["summary"] == content_of(reference)["summary"]
@@ -192,7 +197,7 @@ def test_runs_are_distributed_when_asked_also_inside_of_a_slurm_job(tmp_path, mo
     assert run["failure"] is None
 
 
-def test_tuning_chooses_by_validation_accuracy_and_a_comparison_takes_it(tmp_path):
+def test_tuning_chooses_by_validation_accuracy(tmp_path):
     options = [text for text in TINY if "max_epochs" not in text]
     options += ["trainer.max_epochs=1", "regularizers=[none,gram]", "seeds=[7]"]
     grid = ("grid.weight=[0.001,1e6]", "grid.weight_decay=[1e-4,1e3]")  # the second of each ruins the training
@@ -212,3 +217,12 @@ def test_tuning_chooses_by_validation_accuracy_and_a_comparison_takes_it(tmp_pat
     assert f"none:\n  - {best['none'][1]}" in text
     assert f"gram:\n  - {best['gram'][1]}" in text
     assert "# python scripts/compare.py experiment=shapes" in text
+
+
+def test_a_failed_job_of_a_launcher_does_not_end_the_others(tmp_path):
+    options = [text for text in TINY if "max_epochs" not in text]
+    arms = ("seeds=[-1],[0]", "regularizers=[none]", "costs=0", "trainer.max_epochs=1")
+    done = run_script("compare", "-m", *options, *arms, cwd=tmp_path, expect=1)
+    (folder,) = comparisons(tmp_path)
+    assert [(run["seed"], run["failure"] is None) for run in content_of(folder)["runs"]] == [(-1, False), (0, True)]
+    assert "failed: none, seed -1" in done.stdout

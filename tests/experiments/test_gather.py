@@ -1,0 +1,77 @@
+"""What may stand in one comparison, and what is refused."""
+
+import json
+
+import pytest
+from omegaconf import OmegaConf
+
+from ortho_lightning.errors import ConfigurationError
+from ortho_lightning.experiments.gather import experiment_of, find_runs, gathered
+
+
+def make(folder, arm, seed, settings=(), failure=None, **changes):
+    """A run's folder, as far as gathering looks at it; changes are given by dotted names, "/" for "."."""
+    folder.mkdir(parents=True)
+    config = OmegaConf.create(
+        {
+            "seed": seed, "run_dir": str(folder), "ckpt_path": None, "logger": None,
+            "regularizer": {"weight": 0.1},
+            "data": {"seed": seed, "root": str(folder), "batch_size": 8},
+            "model": {"optimizer": {"lr": 0.1, "weight_decay": 5e-4}},
+            "trainer": {"max_epochs": 2, "max_steps": -1},
+            "callbacks": {"orthogonality": {"weight": 0.0 if arm == "none" else 0.1}},
+        }
+    )  # fmt: skip
+    for key, value in changes.items():
+        OmegaConf.update(config, key.replace("/", "."), value)
+    OmegaConf.save(config, folder / "config.yaml")
+    label = {"experiment": "shapes", "regularizer": arm, "seed": seed, "settings": list(settings)}
+    (folder / "run.json").write_text(json.dumps(label))
+    if failure is None:
+        (folder / "results.json").write_text(json.dumps({"regularizer": arm, "seed": seed, "test_accuracy": 0.5}))
+    elif failure:
+        (folder / "failure.json").write_text(json.dumps({"reason": failure}))
+
+
+def test_arms_may_differ_in_the_penalty_and_in_their_own_settings(tmp_path):
+    decay = "model.optimizer.weight_decay"
+    make(tmp_path / "a", "none", 0, [f"{decay}=0.001"], **{decay.replace(".", "/"): 0.001})
+    make(tmp_path / "b", "lsh", 0)
+    make(tmp_path / "deep" / "c", "lsh", 1)
+    runs = find_runs(tmp_path)
+    assert [(one["regularizer"], one["seed"]) for one in gathered(runs)] == [("none", 0), ("lsh", 0), ("lsh", 1)]
+    assert experiment_of(runs) == "shapes"
+
+
+@pytest.mark.parametrize(
+    ("change", "value", "arm"),
+    [
+        ("trainer/max_epochs", 9, "none"),
+        ("model/optimizer/lr", 0.5, "none"),
+        ("data/batch_size", 16, "none"),
+        ("callbacks/orthogonality/weight", 0.9, "lsh"),
+        ("regularizer/weight", 0.9, "lsh"),
+    ],
+)
+def test_runs_of_other_length_optimizer_data_or_penalty_are_refused(tmp_path, change, value, arm):
+    make(tmp_path / "a", "lsh", 0)
+    make(tmp_path / "b", arm, 1, **{change: value})
+    with pytest.raises(ConfigurationError, match=f"cannot be compared: they differ in {change.replace('/', '.')}"):
+        gathered(find_runs(tmp_path))
+
+
+def test_a_finished_run_counts_more_than_a_failed_one_and_two_different_ones_are_refused(tmp_path):
+    make(tmp_path / "a", "lsh", 0, failure="out of memory")
+    make(tmp_path / "b", "lsh", 0)
+    make(tmp_path / "c", "lsh", 0)
+    (found,) = gathered(find_runs(tmp_path))
+    assert found["test_accuracy"] == 0.5
+    (tmp_path / "c" / "results.json").write_text('{"regularizer": "lsh", "seed": 0, "test_accuracy": 0.6}')
+    with pytest.raises(ConfigurationError, match="are different runs of lsh with seed 0"):
+        gathered(find_runs(tmp_path))
+
+
+def test_what_never_ended_is_told_as_such(tmp_path):
+    make(tmp_path / "a", "lsh", 0, failure="")
+    (found,) = gathered(find_runs(tmp_path))
+    assert found["failure"] == "not finished"
