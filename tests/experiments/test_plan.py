@@ -67,3 +67,16 @@ def test_every_shipped_choice_composes():
 def test_unknown_arms_are_named():
     with pytest.raises(ConfigurationError, match=r"regularizers=\['orthogonal'\]: there are \['gram'"):
         planned("regularizers=[none,orthogonal]")
+
+
+def test_the_search_varies_values_that_a_training_has():
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        config = compose("train", ["hparams_search=cifar10_lsh"], return_hydra_config=True)
+    assert config.hydra.mode.name == "MULTIRUN"
+    assert config.hydra.sweeper.direction.name == "maximize"
+    varied = dict(config.hydra.sweeper.params)
+    assert set(varied) == {"regularizer.weight", "regularizer.penalty.lambda1", "regularizer.penalty.gamma"}
+    for name, text in varied.items():
+        low, high = (float(number) for number in text.removeprefix("tag(log, interval(").removesuffix("))").split(","))
+        assert low <= OmegaConf.select(config, name) <= high, name

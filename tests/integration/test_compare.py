@@ -102,7 +102,7 @@ def test_runs_of_several_machines_are_gathered(compared, tmp_path):
     other = tmp_path / "second" / "lsh-seed0" / "config.yaml"
     other.write_text(other.read_text().replace("width: 4", "width: 5"))
     done = run_script("compare", f"gather={tmp_path}", cwd=tmp_path, expect=2)
-    assert "cannot be compared: they differ in model.net.width (5 and 4)" in done.stderr
+    assert "cannot be compared: they differ in model.net.width (4 and 5)" in done.stderr
 
 
 def test_a_failed_run_is_told_and_the_others_go_on(tmp_path):
