@@ -73,8 +73,8 @@ def test_the_search_varies_values_that_a_training_has():
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         config = compose("train", ["hparams_search=cifar10_lsh"], return_hydra_config=True)
-    assert config.hydra.mode.name == "MULTIRUN"
-    assert config.hydra.sweeper.direction.name == "maximize"
+    assert str(config.hydra.mode).endswith("MULTIRUN")
+    assert str(config.hydra.sweeper.direction).endswith("maximize")
     varied = dict(config.hydra.sweeper.params)
     assert set(varied) == {"regularizer.weight", "regularizer.penalty.lambda1", "regularizer.penalty.gamma"}
     for name, text in varied.items():
