@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +43,10 @@ def gathered(folders: Sequence[Path]) -> list[dict[str, Any]]:
     Raises:
         ConfigurationError: for runs that cannot be compared, or two different ones of the same arm and seed.
     """
-    _check_alike(folders)
+    found = {folder: record_of(folder) for folder in folders}
+    _check_alike({folder: record["regularizer"] for folder, record in found.items()})
     records: dict[tuple[str, int], tuple[Path, dict[str, Any]]] = {}
-    for folder in folders:
-        record = record_of(folder)
+    for folder, record in found.items():
         key = (record["regularizer"], record["seed"])
         if key in records and not _same(records[key][1], record):
             if record["failure"] is not None:
@@ -64,18 +64,18 @@ def _same(first: dict[str, Any], second: dict[str, Any]) -> bool:
     return all(first.get(key) == second.get(key) for key in {**first, **second} if key not in _MEASURED_TIMES)
 
 
-def _check_alike(folders: Sequence[Path]) -> None:
+def _check_alike(arms: Mapping[Path, str]) -> None:
     """Refuse runs of an arm that differ in more than their seed, and arms that differ in more than what makes one."""
     by_arm: dict[str, tuple[Path, dict[str, Any]]] = {}
     first: tuple[Path, dict[str, Any]] | None = None
-    settings = {setting.split("=")[0] for folder in folders for setting in label_of(folder).get("settings", ())}
-    for folder in folders:
+    settings = {setting.split("=")[0] for folder in arms for setting in label_of(folder).get("settings", ())}
+    for folder, arm in arms.items():
         path = folder / "config.yaml"
         if not path.is_file():
             continue  # failed before it began
         own = flat(exact_identity(OmegaConf.to_container(OmegaConf.load(path))))
         own = {key: value for key, value in own.items() if key not in _OF_SEED_AND_PLACE}
-        _check_equal(by_arm.setdefault(record_of(folder)["regularizer"], (folder, own)), (folder, own))
+        _check_equal(by_arm.setdefault(arm, (folder, own)), (folder, own))
         shared = {key: own[key] for key in own if key not in settings and not key.startswith(_OF_ARM)}
         first = first or (folder, shared)
         _check_equal(first, (folder, shared))

@@ -16,6 +16,7 @@ from markupsafe import Markup, escape
 from ortho_lightning.experiments import report_pictures, report_tables
 from ortho_lightning.experiments.findings import listed
 from ortho_lightning.experiments.report_tables import Content, Table
+from ortho_lightning.experiments.runs import flat
 from ortho_lightning.experiments.statistics import failure_of, finite, run_figures
 from ortho_lightning.experiments.tables import write_csv
 from ortho_lightning.files import whole_file
@@ -66,7 +67,7 @@ def title(content: Content) -> str:
 
 def settings_table(content: Content) -> Table:
     """How it was made, a row a setting; nested ones by their path."""
-    rows = [[key, _value(value)] for key, value in _flat(content["settings"]) if key not in _TOLD_APART]
+    rows = [[key, _value(value)] for key, value in flat(content["settings"]).items() if key not in _TOLD_APART]
     return Table("settings", "Settings and machine", ["setting", "value"], rows)
 
 
@@ -124,14 +125,6 @@ def _interval_below(cell: str) -> Markup:
     """A figure with its interval on a line of its own, which makes columns narrow."""
     figure = _WITH_INTERVAL.fullmatch(cell)
     return Markup('{} <span class="interval">{}</span>').format(*figure.groups()) if figure else escape(cell)
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _value(value: Any) -> str:

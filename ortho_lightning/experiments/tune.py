@@ -18,8 +18,6 @@ from ortho_lightning.experiments.runs import Run
 from ortho_lightning.files import whole_file
 from ortho_lightning.tables import markdown_table
 
-WEIGHT, DECAY = SETTINGS
-
 
 def tune(config: DictConfig, overrides: Sequence[str]) -> dict[str, str]:
     """Try every arm's grid with every seed, and write ``tuned.yaml`` under ``config.run_dir``, as conf/tuned takes it.
@@ -48,8 +46,8 @@ def tune(config: DictConfig, overrides: Sequence[str]) -> dict[str, str]:
         path.write_text(_as_configuration(best, found, overrides))
     print("\n" + _table(found, best))
     for arm, setting in best.items():
-        grid = config.grid[DECAY if arm == BASELINE else WEIGHT]
-        if len(grid) > 1 and any(setting.endswith(f"={grid[end]}") for end in (0, -1)):
+        tried = _settings(config, arm)
+        if len(tried) > 1 and setting in (tried[0], tried[-1]):
             print(f"{arm}: {setting} stands at an end of the grid; the best may lie beyond it")
     name = HydraConfig.get().runtime.choices["experiment"]
     print(f"\nThe choice is {folder / 'tuned.yaml'}; as conf/tuned/{name}.yaml it holds for every comparison")
@@ -58,18 +56,23 @@ def tune(config: DictConfig, overrides: Sequence[str]) -> dict[str, str]:
 
 def _trials(config: DictConfig, overrides: Sequence[str], folder: Path) -> dict[tuple[str, str], list[Run]]:
     arms, seeds = check_arms(config)
-    sizes = {key: len(config.grid[key]) for key in (WEIGHT, DECAY)}
+    sizes = {key: len(config.grid[key]) for key in SETTINGS}
     if len(set(sizes.values())) > 1 or 0 in sizes.values():
         raise ConfigurationError(f"grid: {sizes} values; every arm gets the same number of trials, and one or more")
     trials = {}
     for arm in arms:
-        key = DECAY if arm == BASELINE else WEIGHT
-        for value in config.grid[key]:
-            setting = f"{SETTINGS[key]}={value}"
+        for setting in _settings(config, arm):
+            name = f"{arm}-{setting.partition('=')[2]}"
             trials[arm, setting] = [
-                make_run(arm, seed, folder / f"{arm}-{value}-seed{seed}", overrides, [setting]) for seed in seeds
+                make_run(arm, seed, folder / f"{name}-seed{seed}", overrides, [setting]) for seed in seeds
             ]
     return trials
+
+
+def _settings(config: DictConfig, arm: str) -> list[str]:
+    """What is tried of an arm, in the grid's order."""
+    key = "weight_decay" if arm == BASELINE else "weight"
+    return [f"{SETTINGS[key]}={value}" for value in config.grid[key]]
 
 
 def _found(arm: str, setting: str, runs: Sequence[Run]) -> dict[str, Any]:
