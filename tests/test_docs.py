@@ -14,9 +14,9 @@ MODULES = [module.name for module in pkgutil.walk_packages(ortho_lightning.__pat
 ROOMS = [
     "errors",
     "files",
+    "random",
     "functional",
-    "kernels",
-    "sampling",
+    "layers",
     "regularizers",
     "schedules",
     "tables",

@@ -12,14 +12,15 @@ from pytorch_lightning import Callback
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from ortho_lightning import kernels
-from ortho_lightning.callbacks import dashboard, intercept, loggers, measure, setting
-from ortho_lightning.callbacks.collapse import CollapseWatch
-from ortho_lightning.callbacks.gallery import Gallery
-from ortho_lightning.callbacks.gradient_ratio import GradientRatio
-from ortho_lightning.callbacks.penalties import StepPenalty
+from ortho_lightning.callbacks.monitoring import angles, dashboard, loggers
+from ortho_lightning.callbacks.monitoring.figures import Gallery
+from ortho_lightning.callbacks.penalty import compatibility, intercept
+from ortho_lightning.callbacks.penalty.collapse import CollapseWatch
+from ortho_lightning.callbacks.penalty.gradient_ratio import GradientRatio
+from ortho_lightning.callbacks.penalty.step_penalty import StepPenalty
 from ortho_lightning.errors import ConfigurationError
-from ortho_lightning.kernels import Layers, mix
+from ortho_lightning.layers.selection import Layers, check_selection, select_layers
+from ortho_lightning.random import mix
 from ortho_lightning.regularizers import LSH, Regularizer
 
 ScheduleFunction = Callable[[int, float], float]
@@ -158,7 +159,7 @@ class OrthogonalityCallback(Callback):
         if not isinstance(self.name, str) or not self.name or "/" in self.name:
             raise ConfigurationError(f"name={self.name!r}: must be a word without '/'")
         for option in ("layers", "exclude"):
-            kernels.check_selection(option, getattr(self, option))
+            check_selection(option, getattr(self, option))
 
     # ------------------------------------------------------------------------------------------------------ state
 
@@ -178,9 +179,9 @@ class OrthogonalityCallback(Callback):
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         self._restore()
         gradient_ratio = self.log_gradient_ratio_every_n_steps
-        setting.check_strategy(trainer, gradient_ratio is not None)
+        compatibility.check_strategy(trainer, gradient_ratio is not None)
         outputs = self.regularizer is not None and self.regularizer.observes == "outputs"
-        self._layers = kernels.select_layers(pl_module, self.layers, self.exclude, outputs=outputs)
+        self._layers = select_layers(pl_module, self.layers, self.exclude, outputs=outputs)
         self.penalty = None
         self._stepped = False
         self._batches_without_step = 0
@@ -200,7 +201,7 @@ class OrthogonalityCallback(Callback):
             self._step = 0  # a second Trainer with the same callback begins anew
         self._total_steps = math.inf
         if self.schedule is not None and self.regularizer is not None:
-            self._total_steps = setting.total_steps(trainer, pl_module)
+            self._total_steps = compatibility.total_steps(trainer, pl_module)
             if self._step < self._total_steps:
                 self._current_weight()  # a schedule that cannot work is refused before the first batch
         if self._step == 0:
@@ -285,7 +286,7 @@ class OrthogonalityCallback(Callback):
     def _keep_hooks_of_compiled(self, module: nn.Module) -> None:
         assert self._step_penalty is not None
         recorder = self._step_penalty.recorder
-        if not recorder.persistent and setting.is_compiled(module):
+        if not recorder.persistent and compatibility.is_compiled(module):
             recorder.persist()
 
     def _serves(self, trainer: Any) -> bool:
@@ -348,7 +349,7 @@ class OrthogonalityCallback(Callback):
         assert self._step_penalty is not None
         assert self._module is not None
         if self._gradient_ratio.is_due(self._step, self._step_penalty.recorder.steps):
-            self._gradient_ratio.measure(weighted_penalty, loss, setting.loss_scale(self._module.trainer))
+            self._gradient_ratio.measure(weighted_penalty, loss, compatibility.loss_scale(self._module.trainer))
 
     # ---------------------------------------------------------------------------------------------- what is told
 
@@ -368,10 +369,10 @@ class OrthogonalityCallback(Callback):
             ConfigurationError: without a module before the first ``fit``.
             LayerSelectionError: if the selection means no layer of ``module``.
         """
-        layers = self._layers if module is None else kernels.select_layers(module, self.layers, self.exclude)
+        layers = self._layers if module is None else select_layers(module, self.layers, self.exclude)
         if not layers:
             raise ConfigurationError("angle_report() before fit: give it the module, angle_report(module)")
-        return measure.angle_report(layers)
+        return angles.angle_report(layers)
 
     def _describe(self, trainer: Any) -> None:
         """Say once what there is to see."""
@@ -384,13 +385,13 @@ class OrthogonalityCallback(Callback):
         """Measure the angles, watch for a collapse, and log."""
         if self.log_every_n_steps is None and self._step_penalty is None:
             return
-        measured = measure.layer_angles(self._layers)
+        measured = angles.layer_angles(self._layers)
         message = self._collapse.check([found.rms_cos for found in measured.values()])
         if message is not None and self.weight > 0:
             self._report("collapse", message.format(weight=self.weight))
         if self.log_every_n_steps is None:
             return
-        scalars = measure.angle_scalars(measured)
+        scalars = angles.angle_scalars(measured)
         if self._step_penalty is not None and self.penalty is not None:
             scalars["penalty"] = self.penalty.item()
             scalars["weight"] = self._joined_weight
@@ -408,7 +409,7 @@ class OrthogonalityCallback(Callback):
     def _log_histograms(self, trainer: Any) -> None:
         if self.log_histograms_every_n_epochs is None:
             return
-        for name, statistics in measure.layer_angles(self._layers).items():
+        for name, statistics in angles.layer_angles(self._layers).items():
             loggers.log_angle_histogram(trainer, f"{self.name}/angles/{name}", statistics)
 
     def _report_silent_layers(self) -> None:

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ortho_lightning.callbacks.orthogonality import OrthogonalityCallback
 from ortho_lightning.errors import ConfigurationError
-from ortho_lightning.kernels import Layers
+from ortho_lightning.layers.selection import Layers
 from ortho_lightning.regularizers import Regularizer
 
 

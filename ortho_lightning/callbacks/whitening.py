@@ -15,8 +15,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.hooks import RemovableHandle
 
 from ortho_lightning import functional as OF
-from ortho_lightning.callbacks import loggers
 from ortho_lightning.callbacks.gathering import Gathering, genuine_rows
+from ortho_lightning.callbacks.monitoring import loggers
 from ortho_lightning.errors import ConfigurationError, DataError, LayerSelectionError
 from ortho_lightning.nn import Whitening
 from ortho_lightning.nn.rows import too_narrow

@@ -1,8 +1,8 @@
 """What the experiments train on."""
 
 from ortho_lightning.data.cifar10 import CIFAR10DataModule
-from ortho_lightning.data.modelnet import ModelNetDataModule
-from ortho_lightning.data.shapes import ShapesDataModule
+from ortho_lightning.data.pointclouds.modelnet import ModelNetDataModule
+from ortho_lightning.data.pointclouds.shapes import ShapesDataModule
 from ortho_lightning.data.stsb import STSEmbeddings
 
 __all__ = ["CIFAR10DataModule", "ModelNetDataModule", "STSEmbeddings", "ShapesDataModule"]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ortho_lightning.kernels import mix
+from ortho_lightning.random import mix
 
 
 class TensorBatches:

@@ -19,7 +19,7 @@ from PIL import Image
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
-from ortho_lightning.data import counter
+from ortho_lightning import random
 from ortho_lightning.data.cache import cached
 from ortho_lightning.data.module import Split, TensorDataModule
 from ortho_lightning.errors import ConfigurationError, DataError
@@ -111,7 +111,7 @@ class CIFAR10DataModule(TensorDataModule):
         return x.to(torch.float32).mul_(scale).sub_(shift)
 
     def augmented(self, x: Tensor, index: Tensor, epoch: int) -> Tensor:
-        draws = counter.uniform(index, 3, self.seed, epoch)
+        draws = random.uniform(index, 3, self.seed, epoch)
         offsets = (draws[:, :2] * (2 * self.pad + 1)).long()
         mirrored = (draws[:, 2] < 0.5) & self.flip
         return crop_and_flip(x, self.pad, offsets, mirrored)

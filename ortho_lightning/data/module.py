@@ -10,7 +10,7 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 
 from ortho_lightning.data.batches import TensorBatches
-from ortho_lightning.data.perturbations import Perturbation
+from ortho_lightning.data.pointclouds.perturbations import Perturbation
 from ortho_lightning.errors import ConfigurationError
 
 Split = tuple[Tensor, Tensor]

@@ -19,10 +19,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from ortho_lightning.data import CIFAR10DataModule
 from ortho_lightning.errors import ConfigurationError
-from ortho_lightning.experiments import estimate, steps
-from ortho_lightning.experiments.cli import conf_dir, plain_errors
-from ortho_lightning.experiments.provenance import machine, save_provenance, write_json
-from ortho_lightning.files import whole_file
+from ortho_lightning.experiments.common.cli import conf_dir, plain_errors
+from ortho_lightning.experiments.common.provenance import machine, save_provenance
+from ortho_lightning.experiments.cost import estimate, steps
+from ortho_lightning.files import whole_file, write_json
 from ortho_lightning.tables import markdown_table
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito's

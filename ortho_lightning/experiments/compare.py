@@ -14,13 +14,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from ortho_lightning.errors import ConfigurationError
-from ortho_lightning.experiments import gather, tune
-from ortho_lightning.experiments.cli import conf_dir, plain_errors
-from ortho_lightning.experiments.plan import check_overrides, plan, tuned_settings
-from ortho_lightning.experiments.pool import execute
-from ortho_lightning.experiments.report import main_table
-from ortho_lightning.experiments.runs import UNFINISHED, environment_of_runs, held, quoted
-from ortho_lightning.experiments.statistics import check_settings
+from ortho_lightning.experiments.common.cli import conf_dir, plain_errors
+from ortho_lightning.experiments.comparison import gather, tune
+from ortho_lightning.experiments.comparison.plan import check_overrides, plan, tuned_settings
+from ortho_lightning.experiments.comparison.pool import execute
+from ortho_lightning.experiments.comparison.runs import UNFINISHED, environment_of_runs, held, quoted
+from ortho_lightning.experiments.comparison.statistics import check_settings
+from ortho_lightning.experiments.report.documents import main_table
 
 
 def measure_costs(config: DictConfig, overrides: Sequence[str], folder: Path) -> None:
@@ -28,7 +28,7 @@ def measure_costs(config: DictConfig, overrides: Sequence[str], folder: Path) ->
     if config.costs == 0 or set(config.regularizers) <= set(gather.read_costs(folder)["arms"]):
         return
     print("measuring what a step of each arm costs ...", flush=True)
-    command = [sys.executable, "-m", "ortho_lightning.experiments.costs", *overrides]
+    command = [sys.executable, "-m", "ortho_lightning.experiments.comparison.costs", *overrides]
     done = subprocess.run(
         [*command, f"hydra.run.dir={quoted(folder)}"],
         capture_output=True,

@@ -15,15 +15,16 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from ortho_lightning import OrthogonalityCallback
 from ortho_lightning.errors import ConfigurationError
-from ortho_lightning.experiments.cli import conf_dir, plain_errors
-from ortho_lightning.experiments.clock import StepClock
-from ortho_lightning.experiments.history import History, without_nan
-from ortho_lightning.experiments.overview import choice, log_overview, summary
-from ortho_lightning.experiments.pictures import AngleSnapshot, save_angle_picture
-from ortho_lightning.experiments.provenance import save_provenance, write_json
-from ortho_lightning.experiments.resume import find_checkpoint
-from ortho_lightning.experiments.robustness import no_loggers, robustness
-from ortho_lightning.kernels import mix
+from ortho_lightning.experiments.common.cli import conf_dir, plain_errors
+from ortho_lightning.experiments.common.clock import StepClock
+from ortho_lightning.experiments.common.provenance import save_provenance
+from ortho_lightning.experiments.training.angle_figure import AngleSnapshot, save_angle_picture
+from ortho_lightning.experiments.training.history import History, without_nan
+from ortho_lightning.experiments.training.overview import choice, log_overview, summary
+from ortho_lightning.experiments.training.resume import find_checkpoint
+from ortho_lightning.experiments.training.robustness import no_loggers, robustness
+from ortho_lightning.files import write_json
+from ortho_lightning.random import mix
 
 
 def run(config: DictConfig) -> dict[str, Any]:

@@ -8,9 +8,9 @@ import hydra
 from omegaconf import DictConfig
 
 from ortho_lightning.errors import ConfigurationError
-from ortho_lightning.experiments import sts, vectors
-from ortho_lightning.experiments.cli import conf_dir, plain_errors
-from ortho_lightning.experiments.provenance import save_provenance
+from ortho_lightning.experiments.common.cli import conf_dir, plain_errors
+from ortho_lightning.experiments.common.provenance import save_provenance
+from ortho_lightning.experiments.embeddings import sts, vectors
 from ortho_lightning.nn import Whitening
 
 
@@ -42,17 +42,17 @@ def _apply(config: DictConfig) -> None:
 
 
 def _benchmark(config: DictConfig) -> None:
-    from ortho_lightning.experiments import whitening_benchmark
+    from ortho_lightning.experiments.embeddings import speed
 
     save_provenance(config, Path(config.run_dir))
-    print("\n" + whitening_benchmark.run(config))
+    print("\n" + speed.run(config))
     print(f"\nIn numbers in {config.run_dir}")
 
 
 def _experiment(config: DictConfig) -> None:
     save_provenance(config, Path(config.run_dir))
     if config.retrieval:
-        from ortho_lightning.experiments import retrieval  # before the work: it needs an optional package
+        from ortho_lightning.experiments.embeddings import retrieval
 
         retrieval.require()
     results = sts.run(config)

@@ -22,10 +22,12 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from ortho_lightning import OrthogonalityCallback, kernels
+from ortho_lightning import OrthogonalityCallback
 from ortho_lightning.errors import ConfigurationError
-from ortho_lightning.experiments.provenance import versions
+from ortho_lightning.experiments.common.provenance import versions
 from ortho_lightning.files import whole_file
+from ortho_lightning.layers.filters import layer_filters, weight_parameters
+from ortho_lightning.layers.selection import select_layers
 
 BATCH_SIZE = 2
 _SMALL = 64
@@ -66,9 +68,7 @@ class _PenaltyAlone(LightningModule):
         super().__init__()
         self.net = net
         self.sound: set[str] = set()
-        self.zero = {
-            name for name, layer in kernels.select_layers(self).items() if not bool(kernels.filters(layer).any())
-        }
+        self.zero = {name for name, layer in select_layers(self).items() if not bool(layer_filters(layer).any())}
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, labels = batch
@@ -77,8 +77,8 @@ class _PenaltyAlone(LightningModule):
         return 0.0 * torch.stack([nn.functional.cross_entropy(head, labels) for head in heads]).sum()
 
     def on_after_backward(self) -> None:
-        for name, layer in kernels.select_layers(self).items():
-            gradients = [weight.grad for weight in kernels.weight_parameters(layer) if weight.grad is not None]
+        for name, layer in select_layers(self).items():
+            gradients = [weight.grad for weight in weight_parameters(layer) if weight.grad is not None]
             if gradients and all(bool(g.isfinite().all()) and bool(g.count_nonzero()) for g in gradients):
                 self.sound.add(name)
 
@@ -117,7 +117,7 @@ def examine(name: str) -> Finding:
         batch = (torch.randn(BATCH_SIZE, 3, size, size), torch.arange(BATCH_SIZE))
         trainer.fit(module, DataLoader(cast("Dataset[Any]", [batch]), batch_size=None))
     metrics = trainer.callback_metrics
-    selected = list(kernels.select_layers(module))
+    selected = list(select_layers(module))
     penalized = [layer for layer in selected if f"ortho/penalty/{layer}" in metrics]
     said = " ".join(str(warning.message) for warning in caught if "no forward of" in str(warning.message))
     return Finding(

@@ -1,5 +1,6 @@
 """Tensors in, tensors out: the formulas, without modules, state or trainer."""
 
+from ortho_lightning.functional._closed_form import fast_gram_penalty, fast_lsh_penalties
 from ortho_lightning.functional.angles import (
     AngleStatistics,
     angle_statistics,
@@ -9,7 +10,6 @@ from ortho_lightning.functional.angles import (
     pairwise_cosines,
     welch_floor,
 )
-from ortho_lightning.functional.closed_form import fast_gram_penalty, fast_lsh_penalties
 from ortho_lightning.functional.gram import gram_penalty
 from ortho_lightning.functional.lsh import (
     lsh_active_fraction,

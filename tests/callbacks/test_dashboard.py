@@ -17,7 +17,7 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from torch import nn
 
 from ortho_lightning import OrthogonalityCallback, plots
-from ortho_lightning.callbacks import adapters
+from ortho_lightning.callbacks.monitoring import adapters
 from ortho_lightning.regularizers import LSH, Gram
 from tests.callbacks.helpers import PACKAGES, images, make_trainer, vision_module
 

@@ -176,7 +176,7 @@ def test_a_reentrant_checkpoint_above_a_layer_is_refused_by_name():
 def test_ratio_is_refused_where_weights_are_sharded():
     from pytorch_lightning.strategies import ModelParallelStrategy
 
-    from ortho_lightning.callbacks.setting import check_strategy
+    from ortho_lightning.callbacks.penalty.compatibility import check_strategy
 
     class Sharding:
         strategy = object.__new__(ModelParallelStrategy)

@@ -2,7 +2,7 @@ import itertools
 
 import torch
 
-from ortho_lightning.data import counter
+from ortho_lightning import random
 from ortho_lightning.data.batches import TensorBatches
 
 
@@ -68,15 +68,15 @@ def test_an_epoch_cut_short_leaves_the_next_one_whole():
 
 def test_counter_numbers_are_uniform_normal_and_stateless():
     index = torch.arange(50_000)
-    u = counter.uniform(index, 4, 1, 2)
+    u = random.uniform(index, 4, 1, 2)
     assert u.min() >= 0
     assert u.max() < 1
     torch.testing.assert_close(u.mean(0), torch.full((4,), 0.5), rtol=0, atol=0.005)
     torch.testing.assert_close(u.var(0), torch.full((4,), 1 / 12), rtol=0.03, atol=0)
     assert (torch.corrcoef(u.T) - torch.eye(4)).abs().max() < 0.02
-    assert torch.equal(counter.uniform(index[[7, 3]], 4, 1, 2), u[[7, 3]])
-    assert not torch.equal(counter.uniform(index, 4, 1, 3), u)
-    z = counter.normal(index, 2, 5)
+    assert torch.equal(random.uniform(index[[7, 3]], 4, 1, 2), u[[7, 3]])
+    assert not torch.equal(random.uniform(index, 4, 1, 3), u)
+    z = random.normal(index, 2, 5)
     assert z.isfinite().all()
     assert abs(z.mean()) < 0.01
     assert abs(z.std() - 1) < 0.01

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from ortho_lightning.data.meshes import read_off, sample_off, sample_surface
+from ortho_lightning.data.pointclouds.meshes import read_off, sample_off, sample_surface
 from ortho_lightning.errors import DataError
 
 SQUARE = "0 0 0\n2 0 0\n2 2 0\n0 2 0\n"

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ortho_lightning.data import ModelNetDataModule
-from ortho_lightning.data.modelnet import stratified
+from ortho_lightning.data.pointclouds.modelnet import stratified
 from ortho_lightning.errors import ConfigurationError, DataError
 from tests.data.small_modelnet import NAMES, box, hdf5_clouds, write_hdf5, write_tree
 
@@ -154,7 +154,9 @@ def test_meshes_are_sampled_once_and_a_changed_file_anew(tmp_path, monkeypatch):
     first = module(root, tmp_path)
     assert len(list((tmp_path / "cache").iterdir())) == 1
     with monkeypatch.context() as patch:
-        patch.setattr("ortho_lightning.data.modelnet_files._sample", lambda *args: pytest.fail("sampled again"))
+        patch.setattr(
+            "ortho_lightning.data.pointclouds.modelnet_files._sample", lambda *args: pytest.fail("sampled again")
+        )
         again = module(root, tmp_path)
         for split in ("train", "val", "test"):
             assert torch.equal(again.splits[split][0], first.splits[split][0])

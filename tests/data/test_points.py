@@ -6,8 +6,8 @@ import scipy.optimize
 import scipy.stats
 import torch
 
-from ortho_lightning.data import points
-from ortho_lightning.data.perturbations import cloud_perturbations
+from ortho_lightning.data.pointclouds import points
+from ortho_lightning.data.pointclouds.perturbations import cloud_perturbations
 
 INDEX = torch.arange(40)
 OPERATIONS = {

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from ortho_lightning.data.shapes import CLASSES, SHAPES, ShapesDataModule, make_clouds
+from ortho_lightning.data.pointclouds.shapes import CLASSES, SHAPES, ShapesDataModule, make_clouds
 from ortho_lightning.errors import ConfigurationError
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ortho_lightning import functional as OF
-from ortho_lightning.experiments.statistics import summarize
+from ortho_lightning.experiments.comparison.statistics import summarize
 
 ARMS = ("none", "gram", "lsh")
 # how far the filters of an arm lean towards three common directions, and its gain in accuracy

@@ -6,7 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from ortho_lightning.errors import ConfigurationError
-from ortho_lightning.experiments.gather import experiment_of, find_runs, gathered
+from ortho_lightning.experiments.comparison.gather import experiment_of, find_runs, gathered
 
 
 def make(folder, arm, seed, settings=(), failure=None, **changes):

@@ -8,8 +8,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from ortho_lightning.errors import ConfigurationError
-from ortho_lightning.experiments.cli import conf_dir
-from ortho_lightning.experiments.plan import plan, tuned_settings
+from ortho_lightning.experiments.common.cli import conf_dir
+from ortho_lightning.experiments.comparison.plan import plan, tuned_settings
 
 
 def planned(*overrides, tuned=None):

@@ -9,9 +9,9 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from ortho_lightning.experiments.report import flat_runs, main_table, write_report
-from ortho_lightning.experiments.report_pictures import MOST_LAYERS, _coarser, short, shown_layers, styles
-from ortho_lightning.experiments.report_tables import all_tables
+from ortho_lightning.experiments.report.documents import flat_runs, main_table, write_report
+from ortho_lightning.experiments.report.figures import MOST_LAYERS, _coarser, short, shown_layers, styles
+from ortho_lightning.experiments.report.tables import all_tables
 from tests.experiments.synthetic import ARMS, comparison, full, run, scores
 
 VOID = {"meta", "img", "source", "br", "link", "input", "hr"}

@@ -7,7 +7,7 @@ from torch import nn
 from ortho_lightning.data import ShapesDataModule
 from ortho_lightning.data.module import TensorDataModule
 from ortho_lightning.errors import ConfigurationError
-from ortho_lightning.experiments.robustness import robustness
+from ortho_lightning.experiments.training.robustness import robustness
 
 BATCH = 7  # does not divide the 50 test clouds
 

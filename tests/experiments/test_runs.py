@@ -5,7 +5,7 @@ import sys
 import threading
 import time
 
-from ortho_lightning.experiments.runs import Run, held
+from ortho_lightning.experiments.comparison.runs import Run, held
 
 
 def test_a_process_that_ends_well_without_results_has_failed(tmp_path, monkeypatch):
@@ -21,7 +21,7 @@ def test_a_process_that_ends_well_without_results_has_failed(tmp_path, monkeypat
 
 def test_a_run_that_another_process_works_on_is_waited_for_until_interrupted(tmp_path):
     hold = (
-        "import sys, time\nfrom pathlib import Path\nfrom ortho_lightning.experiments.runs import held\n"
+        "import sys, time\nfrom pathlib import Path\nfrom ortho_lightning.experiments.comparison.runs import held\n"
         "with held(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(60)\n"
     )
     command = [sys.executable, "-c", hold, str(tmp_path / ".lock")]

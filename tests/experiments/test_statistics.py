@@ -8,9 +8,9 @@ import pytest
 from scipy import stats
 
 from ortho_lightning.errors import ConfigurationError
-from ortho_lightning.experiments import inference
-from ortho_lightning.experiments.history import without_nan
-from ortho_lightning.experiments.statistics import check_settings, run_figures, summarize
+from ortho_lightning.experiments.comparison import inference
+from ortho_lightning.experiments.comparison.statistics import check_settings, run_figures, summarize
+from ortho_lightning.experiments.training.history import without_nan
 from tests.experiments.synthetic import full, run, scores
 
 NONE = [0.70, 0.71, 0.69, 0.72, 0.70]

@@ -5,10 +5,11 @@ import torch
 from torch import nn
 
 from ortho_lightning import functional as OF
-from ortho_lightning import kernels
 from ortho_lightning.errors import ConfigurationError
-from ortho_lightning.experiments.rivals import RIVALS
-from ortho_lightning.experiments.steps import ARMS, NETWORKS, Case, compared, measure, named_arm, unreached
+from ortho_lightning.experiments.cost.baselines import RIVALS
+from ortho_lightning.experiments.cost.steps import ARMS, NETWORKS, Case, compared, measure, named_arm, unreached
+from ortho_lightning.layers.filters import layer_filters
+from ortho_lightning.layers.selection import select_layers
 from ortho_lightning.regularizers import LSH
 
 CPU = {"accelerator": "cpu"}
@@ -22,7 +23,7 @@ def network():
 def test_the_recipe_is_the_penalty_of_all_rows():
     net, x = network(), torch.randn(4, 3, 8, 8)
     hidden = net[0](x)
-    penalty = RIVALS["recipe"](kernels.select_layers(net))
+    penalty = RIVALS["recipe"](select_layers(net))
     net(x)
     last = nn.functional.conv2d(net[2](net[1](hidden)), net[3].weight)
     rows = [z.movedim(1, -1).flatten(0, -2) for z in (hidden, last)]
@@ -41,7 +42,7 @@ def test_rivals_on_the_weights_are_zero_for_orthogonal_filters_and_not_for_other
     with torch.no_grad():
         net[0].weight.copy_(torch.eye(4, 9)[:, :, None, None])
         net[1].weight.copy_(torch.eye(4, 9))
-    penalty = RIVALS[rival](kernels.select_layers(net))
+    penalty = RIVALS[rival](select_layers(net))
     assert penalty().item() == 0
     with torch.no_grad():
         net[0].weight[0] = net[0].weight[1]
@@ -50,18 +51,18 @@ def test_rivals_on_the_weights_are_zero_for_orthogonal_filters_and_not_for_other
 
 def test_gram_by_hand_is_the_gram_penalty_and_srip_stays_below_it():
     net = network()
-    layers = kernels.select_layers(net)
-    expected = sum(OF.gram_penalty(kernels.filters(layer)) for layer in layers.values())
+    layers = select_layers(net)
+    expected = sum(OF.gram_penalty(layer_filters(layer)) for layer in layers.values())
     torch.testing.assert_close(RIVALS["gram_by_hand"](layers)(), expected)
     assert 0 < RIVALS["srip"](layers)() <= expected
 
 
 def test_the_orthogonal_parametrization_makes_orthogonal_filters():
     net = network()
-    layers = kernels.select_layers(net)
+    layers = select_layers(net)
     RIVALS["orthogonal"](layers)
     for layer in layers.values():
-        assert OF.gram_penalty(kernels.filters(layer)).item() < 1e-8
+        assert OF.gram_penalty(layer_filters(layer)).item() < 1e-8
     net(torch.randn(2, 3, 8, 8)).sum().backward()
 
 
@@ -102,7 +103,7 @@ def test_all_rows_hold_more_memory_than_a_sample():
 @pytest.mark.parametrize("name", sorted(NETWORKS))
 def test_networks_are_compared_on_layers_that_run(name):
     net, (x, _) = Case(name, 2, 32, 1).make()
-    layers = kernels.select_layers(net, compared(net), unreached(net))
+    layers = select_layers(net, compared(net), unreached(net))
     ran = set()
     for layer_name, layer in layers.items():
         layer.register_forward_hook(lambda *_, layer_name=layer_name: ran.add(layer_name))

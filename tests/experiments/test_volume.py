@@ -8,8 +8,8 @@ from pytorch_lightning.loggers import TensorBoardLogger
 
 from ortho_lightning import OrthogonalityCallback
 from ortho_lightning.errors import DataError
-from ortho_lightning.experiments import volume
-from ortho_lightning.experiments.provenance import write_json
+from ortho_lightning.experiments.cost import volume
+from ortho_lightning.files import write_json
 from tests.callbacks.helpers import images, make_trainer, vision_module
 
 

@@ -8,7 +8,8 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.strategies import ModelParallelStrategy
 from torch import nn
 
-from ortho_lightning import OrthogonalityCallback, kernels
+from ortho_lightning import OrthogonalityCallback
+from ortho_lightning.layers.filters import whole
 from ortho_lightning.regularizers import LSH, Gram
 
 
@@ -39,7 +40,7 @@ class Net(LightningModule):
 
     def on_before_optimizer_step(self, optimizer):
         gradients = {name: p.grad for name, p in self.named_parameters() if p.grad is not None}
-        self.found = {name: kernels.whole(gradient).clone() for name, gradient in gradients.items()}
+        self.found = {name: whole(gradient).clone() for name, gradient in gradients.items()}
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=0.1)
@@ -91,7 +92,7 @@ if __name__ == "__main__":
     target, sync, branching, regularizer, strategy = sys.argv[1:6]
     net, callback = fit(sync, branching == "branching", devices=2, regularizer=regularizer, strategy=strategy)
     rank = net.trainer.global_rank if net._trainer is not None else 0
-    weights = {f"{name} after": kernels.whole(p.detach()) for name, p in net.named_parameters()}
+    weights = {f"{name} after": whole(p.detach()) for name, p in net.named_parameters()}
     report = callback.angle_report()
     torch.save(
         {**net.found, **net.ratios, **weights, "penalty": callback.penalty, "report": report}, f"{target}.{rank}"

@@ -8,7 +8,7 @@ from hydra import compose, initialize_config_dir
 
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.experiments.benchmark import run
-from ortho_lightning.experiments.cli import conf_dir
+from ortho_lightning.experiments.common.cli import conf_dir
 from tests.integration.commands import run_script
 
 

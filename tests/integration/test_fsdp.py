@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ortho_lightning import OrthogonalityCallback
-from ortho_lightning.callbacks.setting import check_strategy
+from ortho_lightning.callbacks.penalty.compatibility import check_strategy
 from ortho_lightning.errors import ConfigurationError, UnsupportedLayerError
 from ortho_lightning.regularizers import Gram
 from tests.callbacks.helpers import boring, make_trainer

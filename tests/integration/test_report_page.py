@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from ortho_lightning.experiments.report import write_report
+from ortho_lightning.experiments.report.documents import write_report
 from tests.experiments.synthetic import ARMS, comparison, full, run
 
 pytestmark = pytest.mark.slow

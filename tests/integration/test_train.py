@@ -10,8 +10,8 @@ from hydra import compose, initialize_config_dir
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from ortho_lightning.experiments import overview
-from ortho_lightning.experiments.cli import conf_dir
+from ortho_lightning.experiments.common.cli import conf_dir
+from ortho_lightning.experiments.training import overview
 from tests.data.small_modelnet import write_hdf5, write_tree
 from tests.integration.commands import TINY, run_script
 

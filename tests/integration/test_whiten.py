@@ -144,7 +144,7 @@ def in_process(tmp_path, arguments):
 
     from ortho_lightning.errors import ConfigurationError, DataError
     from ortho_lightning.experiments import whiten
-    from ortho_lightning.experiments.cli import conf_dir
+    from ortho_lightning.experiments.common.cli import conf_dir
 
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         config = compose("whiten", [*arguments.split(), f"run_dir={tmp_path}", "data.root=x", "progress=false"])

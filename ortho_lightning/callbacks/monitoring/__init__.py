@@ -1,0 +1,1 @@
+"""Measuring the angles of a model and handing them to loggers."""

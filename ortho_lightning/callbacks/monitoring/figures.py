@@ -1,0 +1,132 @@
+"""The pictures of a training: when they are due, and drawing them beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import partial
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from pytorch_lightning.utilities import rank_zero_warn
+from torch import Tensor, nn
+
+from ortho_lightning import plots
+from ortho_lightning.callbacks.monitoring import angles, loggers
+from ortho_lightning.callbacks.monitoring.adapters import Adapter
+from ortho_lightning.errors import LayerSelectionError
+from ortho_lightning.layers.filters import effective_weight
+from ortho_lightning.layers.selection import select_layers
+
+Layers: TypeAlias = Mapping[str, nn.Module]
+
+
+class Gallery:
+    """Pictures of each layer before training, evenly between and after it; drawn by one thread while training goes on.
+
+    Nothing random is used, and what is drawn was copied when it was due, so the training neither waits nor changes.
+
+    Args:
+        name: prefix of the pictures' names.
+        times: how often, the first and the last included; None: never. 1 is the end only.
+    """
+
+    def __init__(self, name: str, times: int | None) -> None:
+        self.name = name
+        self.times = times
+        self._progress = 0.0
+        self._drawn_at = -1
+        self._drawings: list[Future[None]] = []
+
+    def start(self, trainer: Any, module: nn.Module, layers: Layers) -> None:
+        self._progress = _progress(trainer)
+        self._drawn_at = -1
+        if self.times != 1:
+            self._draw(trainer, module, layers, f"before epoch {trainer.current_epoch + 1}")
+
+    def epoch_end(self, trainer: Any, module: nn.Module, layers: Layers) -> None:
+        if self.times is None:
+            return
+        before, self._progress = self._progress, _progress(trainer, ended=1)
+        # those of the end wait for on_train_end, which comes too when training stops early
+        between = self.times - 1
+        if math.floor(before * between) < math.floor(self._progress * between) < between:
+            self._draw(trainer, module, layers, f"after epoch {trainer.current_epoch + 1}")
+
+    def finish(self, trainer: Any, module: nn.Module, layers: Layers) -> None:
+        """Draw the last pictures and wait for all that is still being drawn."""
+        if self._drawn_at != trainer.global_step:
+            self._draw(trainer, module, layers, f"after epoch {trainer.current_epoch}")
+        for drawing in self._drawings:
+            error = drawing.exception()
+            if error is not None:
+                rank_zero_warn(f"OrthogonalityCallback({self.name!r}): a picture could not be drawn: {error!r}")
+                break
+        self.close()
+
+    def close(self) -> None:
+        """Leave what has not been begun."""
+        for drawing in self._drawings:
+            drawing.cancel()
+        wait(self._drawings)
+        self._drawings = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_drawings": []}  # a copy draws its own
+
+    def _draw(self, trainer: Any, module: nn.Module, layers: Layers, when: str) -> None:
+        if self.times is None or not trainer.loggers:
+            return
+        self._drawn_at = trainer.global_step
+        # read on every process, for a sharded weight is gathered by all
+        first, weight, of = _first_filters(module, layers)
+        drawn = {}
+        for name, statistics in angles.layer_angles(layers).items():
+            kernel = angles.current_filters(layers[name])
+            if kernel is not None and statistics.pairs > 0:
+                drawn[name] = plots.LayerAngles.of(kernel, statistics)
+        takers = [adapter for adapter in loggers.adapters(trainer) if adapter.takes_pictures]
+        if not takers:
+            return
+        drawings: dict[str, Callable[[], np.ndarray]] = {}
+        if weight is not None:
+            drawings[f"filters/{first}"] = partial(plots.filter_picture, weight, f"{first}, {when}", of)
+        for name, found in drawn.items():
+            drawings[f"pairs/{name}"] = partial(plots.layer_picture, found, f"{name}, {when}")
+        self._submit(takers, drawings, loggers.log_step(trainer))
+
+    def _submit(self, takers: list[Adapter], drawings: Mapping[str, Callable[[], np.ndarray]], step: int) -> None:
+        def draw(tag: str, drawing: Callable[[], np.ndarray]) -> None:
+            pixels = drawing()
+            for adapter in takers:
+                adapter.picture(f"{self.name}/{tag}", pixels, step)
+
+        wait(self._drawings)  # one thread at a time: matplotlib promises nothing to several
+        thread = ThreadPoolExecutor(1, "ortho-pictures")
+        self._drawings += [thread.submit(draw, tag, drawing) for tag, drawing in drawings.items()]
+        thread.shutdown(wait=False)  # it ends by itself when all is drawn, whether or not somebody calls close()
+
+
+def _progress(trainer: Any, ended: int = 0) -> float:
+    """How far the training is, in [0, 1], by its epochs or its steps; 0 where neither has an end."""
+    parts = [0.0]
+    if trainer.max_epochs is not None and trainer.max_epochs > 0:
+        parts.append((trainer.current_epoch + ended) / trainer.max_epochs)
+    if trainer.max_steps > 0:
+        parts.append(trainer.global_step / trainer.max_steps)
+    return min(max(parts), 1.0)
+
+
+def _first_filters(module: nn.Module, layers: Layers) -> tuple[str, Tensor | None, int]:
+    """Name of the model's first layer, chosen or not, at most 256 of its filters on the CPU, and how many it has."""
+    with contextlib.suppress(LayerSelectionError):  # none of the usual kinds: the first of the chosen
+        layers = select_layers(module)
+    for name, layer in layers.items():
+        if angles.is_ready(layer):
+            with torch.no_grad():
+                weight = effective_weight(layer)
+                return name, weight[plots.evenly_spaced(len(weight), plots.MOST_FILTERS)].float().cpu(), len(weight)
+    return "", None, 0

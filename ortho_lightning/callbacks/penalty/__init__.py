@@ -1,0 +1,1 @@
+"""The penalty's path through a training step, from hook to loss."""

@@ -1,0 +1,1 @@
+"""Point clouds: procedural shapes, ModelNet, and operations on clouds."""

@@ -1,0 +1,62 @@
+"""What every command needs: where the configuration lies, and errors that speak to a user."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hydra.errors import InstantiationException
+from omegaconf import DictConfig, OmegaConf
+
+from ortho_lightning.errors import ConfigurationError, DataError
+
+T = TypeVar("T")
+
+
+def conf_dir() -> str:
+    """The folder of the configuration: inside the package when it comes from a wheel, beside it in a checkout."""
+    package = Path(__file__).resolve().parents[2]
+    for folder in (package / "conf", package.parent / "conf"):
+        if (folder / "train.yaml").is_file():
+            return str(folder)
+    raise FileNotFoundError(
+        f"No configuration in {package / 'conf'} or {package.parent / 'conf'}: reinstall the package"
+    )
+
+
+def short_hash(text: Any) -> str:
+    """Eight characters that stand for a command line: the same comparison finds its folder again."""
+    return hashlib.sha256(str(text).encode()).hexdigest()[:8]
+
+
+# for the configuration of compare; here, so that every process of a launcher has it
+OmegaConf.register_new_resolver("short_hash", short_hash, replace=True)
+
+
+def _plain(error: Exception) -> str:
+    """Hydra wraps what a constructor refuses; what counts is the reason and the part of the configuration."""
+    if isinstance(error, InstantiationException) and isinstance(error.__cause__, ValueError):
+        place = str(error).rpartition("full_key: ")[2]
+        return f"{error.__cause__} (while making {place})"
+    return str(error)
+
+
+def plain_errors(task: Callable[[DictConfig], T]) -> Callable[[DictConfig], T]:
+    """End with one line for what a user can mend; HYDRA_FULL_ERROR=1 shows where it came from."""
+
+    @functools.wraps(task)
+    def wrapper(config: DictConfig) -> T:
+        try:
+            return task(config)
+        except (ConfigurationError, DataError, InstantiationException) as error:
+            if os.environ.get("HYDRA_FULL_ERROR") == "1":
+                raise
+            print(f"error: {_plain(error)}", file=sys.stderr)
+            raise SystemExit(2) from None
+
+    return wrapper

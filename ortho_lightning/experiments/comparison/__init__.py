@@ -1,0 +1,1 @@
+"""Runs of a comparison, and the statistics of what they found."""

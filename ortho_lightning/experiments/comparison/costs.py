@@ -1,0 +1,67 @@
+"""What a step of each arm of a comparison costs, measured in one process that trains the arms in turns."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from pytorch_lightning import seed_everything
+
+from ortho_lightning.experiments.common.cli import conf_dir, plain_errors
+from ortho_lightning.experiments.common.provenance import machine
+from ortho_lightning.experiments.comparison.gather import COSTS
+from ortho_lightning.experiments.comparison.plan import BASELINE, plan
+from ortho_lightning.experiments.comparison.runs import Run
+from ortho_lightning.experiments.cost.steps import Arm, Cost, alternate
+from ortho_lightning.files import write_json
+
+_SILENT = {  # logging is a matter of every 50th step
+    "log_every_n_steps": None,
+    "log_histograms_every_n_epochs": None,
+    "log_pictures": None,
+    "log_gradient_ratio_every_n_steps": None,
+    "schedule": None,  # a warm-up would leave the penalty out of the first steps
+}
+
+
+def measure(config: DictConfig, overrides: Sequence[str]) -> dict[str, Cost]:
+    """The cost of every arm on the first training batch, over that of ``none``, or of the first arm."""
+    runs: dict[str, Run] = {}
+    for run in plan(config, overrides, Path(config.run_dir)):
+        runs.setdefault(run.arm, run)
+    names = sorted(runs, key=lambda name: name != BASELINE)
+    return alternate([_arm(name, runs[name].config()) for name in names], config.costs, steps=2)
+
+
+def _arm(name: str, config: DictConfig) -> Arm:
+    seed_everything(config.seed, workers=True, verbose=False)
+    data = instantiate(config.data)
+    data.prepare_data()
+    data.setup("fit")
+    x, y, index = next(iter(data.train_dataloader()))
+    batch = (data.prepare(data.augmented(x, index, 0) if data.augment else x), y)
+    callback = None if name == BASELINE else instantiate(config.callbacks.orthogonality, **_SILENT)
+    options = {key: config.trainer[key] for key in ("accelerator", "precision")}
+    every = config.callbacks.orthogonality.every_n_steps if callback is not None else 1
+    return Arm(name, instantiate(config.model), batch, {**options, "devices": 1}, callback, every)
+
+
+@hydra.main(version_base="1.3", config_path=conf_dir(), config_name="compare")
+@plain_errors
+def main(config: DictConfig) -> None:
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="pytorch_lightning")
+    found = measure(config, list(HydraConfig.get().overrides.task))
+    costs = {name: asdict(cost) for name, cost in found.items()}
+    write_json(Path(config.run_dir) / COSTS, {"machine": machine(), "arms": costs})
+
+
+if __name__ == "__main__":
+    main()

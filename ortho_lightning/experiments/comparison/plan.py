@@ -1,0 +1,99 @@
+"""Which runs a comparison is made of: arms times seeds, and each arm's own settings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from ortho_lightning.errors import ConfigurationError
+from ortho_lightning.experiments.common.cli import conf_dir
+from ortho_lightning.experiments.comparison.runs import Run
+from ortho_lightning.experiments.training.overview import choice
+
+BASELINE = "none"
+# What tuning tries, as the grid names it, and which value of a training's configuration it is.
+SETTINGS = {"weight": "regularizer.weight", "weight_decay": "model.optimizer.weight_decay"}
+# What compare itself reads of its command line; the rest is every run's.
+_OWN = {"seeds", "regularizers", "jobs", "costs", "target", "gather", "tune", "grid", "tuned", "regularizer", "seed"}
+
+
+def plan(config: DictConfig, overrides: Sequence[str], folder: Path) -> list[Run]:
+    """The runs in the order in which they are made: seeds outermost, so that one cut short has compared whole seeds.
+
+    Args:
+        config: the composed configuration, with ``seeds``, ``regularizers`` and the arms' ``tuned`` settings.
+        overrides: those of the command line, which every run gets.
+        folder: under which each run has its own.
+
+    Raises:
+        ConfigurationError: for arms that do not exist, or nothing to compare.
+    """
+    arms, seeds = check_arms(config)
+    tuned = tuned_settings(config)
+    return [
+        make_run(arm, seed, folder / f"{arm}-seed{seed}", overrides, tuned.get(arm, ()))
+        for seed in seeds
+        for arm in arms
+    ]
+
+
+def check_overrides(config: DictConfig, overrides: Sequence[str]) -> None:
+    """Refuse overrides that a comparison would pass over.
+
+    Raises:
+        ConfigurationError: naming what to give instead.
+    """
+    for text in overrides:
+        key = _key(text)
+        if key in ("seed", "regularizer"):
+            raise ConfigurationError(f"{text}: a comparison takes lists, seeds=[0,1,2] and regularizers=[none,lsh]")
+        if key == "tuned" and not text.startswith("~") and OmegaConf.select(config, "tuned") is None:
+            known = sorted(path.stem for path in Path(conf_dir(), "tuned").glob("*.yaml"))
+            raise ConfigurationError(f"{text}: there are {known}")
+        if config.tune and key in SETTINGS.values():
+            raise ConfigurationError(f"{text}: tune=true tries grid's values of it; leave it out, or change the grid")
+
+
+def check_arms(config: DictConfig) -> tuple[list[str], list[int]]:
+    """The arms and seeds of a configuration, each once."""
+    for name, kind, example in (("seeds", int, "seeds=[0,1,2]"), ("regularizers", str, "regularizers=[none,lsh]")):
+        values = config[name]
+        if not isinstance(values, ListConfig) or not all(type(value) is kind for value in values):
+            raise ConfigurationError(f"{name}={values}: must be a list, as in {example}; with -m, {name}=[..],[..]")
+    arms, seeds = list(dict.fromkeys(config.regularizers)), list(dict.fromkeys(config.seeds))
+    if not seeds or not arms:
+        raise ConfigurationError(f"seeds={seeds}, regularizers={arms}: name at least one of each")
+    known = {path.stem for path in Path(conf_dir(), "regularizer").glob("*.yaml")}
+    unknown = [arm for arm in arms if arm not in known]
+    if unknown:
+        raise ConfigurationError(f"regularizers={unknown}: there are {sorted(known)}")
+    return arms, seeds
+
+
+def make_run(arm: str, seed: int, folder: Path, overrides: Sequence[str], settings: Sequence[str]) -> Run:
+    """A run of an arm. What the command line says counts more than the arm's own ``settings``."""
+    given = {_key(text) for text in overrides}
+    own = [text for text in settings if _key(text) not in given]
+    shared = [
+        text for text in overrides if _key(text).split(".")[0] not in _OWN or _key(text).startswith("regularizer.")
+    ]
+    experiment = str(HydraConfig.get().runtime.choices["experiment"]) if HydraConfig.initialized() else None
+    return Run(arm, seed, folder, [*shared, *own, f"regularizer={arm}", f"seed={seed}"], own, experiment)
+
+
+def tuned_settings(config: DictConfig) -> dict[str, list[str]]:
+    """The overrides that ``compare tune=true`` chose for each arm, as conf/tuned holds them.
+
+    They hold for the model that they were chosen with: none for another one.
+    """
+    found, model = OmegaConf.select(config, "tuned.arms"), OmegaConf.select(config, "tuned.model")
+    if found is None or (model is not None and model != choice(config, "model")):
+        return {}
+    return {str(arm): list(settings) for arm, settings in found.items()}
+
+
+def _key(override: str) -> str:
+    return override.lstrip("+~").split("=")[0]

@@ -1,0 +1,1 @@
+"""Experiments with embeddings: STS, retrieval and the speed of whitening."""

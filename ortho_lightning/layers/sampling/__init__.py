@@ -1,0 +1,19 @@
+"""Samples of a layer's outputs, taken so that training hardly notices.
+
+:func:`tap` in a forward hook (or :func:`sample_outputs`, the plain form of it) and :func:`as_samples` after it give the
+outputs without bias, ``(groups, n, k)``, at positions spread evenly over the batch and the map, which move with a seed.
+"""
+
+from ortho_lightning.layers.sampling.inputs import SampledInputs, outputs_from_inputs, sample_inputs
+from ortho_lightning.layers.sampling.tap import as_samples, channels, prepare, sample_outputs, tap
+
+__all__ = [
+    "SampledInputs",
+    "as_samples",
+    "channels",
+    "outputs_from_inputs",
+    "prepare",
+    "sample_inputs",
+    "sample_outputs",
+    "tap",
+]

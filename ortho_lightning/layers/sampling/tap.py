@@ -1,0 +1,143 @@
+"""A node in the graph that hands a layer's output on and takes a sample of it."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+
+from ortho_lightning.layers.filters import whole
+from ortho_lightning.layers.sampling.positions import Places, channel_axis, flat, is_flat, places_of, positions_of
+
+
+def tap(module: nn.Module, output: Tensor, max_samples: int | None, seed: int) -> tuple[Tensor, Tensor]:
+    """The output to hand on, and the rows of :func:`sample_outputs`, whose gradient joins the output's in one node.
+
+    For a slice, autograd fills a tensor of the output's size with zeros on the way back and adds it to the gradient
+    that is there. This node adds the rows' gradient at their positions only. It saves nothing for the backward, so
+    activation checkpointing may leave it out when it recomputes, and it can be differentiated twice.
+
+    Where such a node cannot stand (on a view, under ``torch.func``, forward-mode differentiation or a module's backward
+    hook of the older kind, for which it would be the module's own), the rows are the plain slice.
+
+    Returns:
+        The output, now after the node, and the rows ``(n, channels)``.
+    """
+    if not _can_tap(module, output):
+        return output, sample_outputs(module, output, max_samples, seed)
+    prepare()
+    places = places_of(positions_of(module, output).shape, max_samples, seed)
+    # The node counts as a change in place, so that whoever holds the output already stands behind it too and a ReLU in
+    # place may follow. Nothing has changed, though, for those who have saved the output before.
+    with torch.autograd._unsafe_preserve_version_counter(output):
+        return cast("tuple[Tensor, Tensor]", _Tap.apply(output, module, places))
+
+
+def prepare() -> None:
+    """Find out, once, how :func:`tap` knows a gradient that it may write into; best before any training step."""
+    _lone()
+
+
+def _can_tap(module: nn.Module, output: Tensor) -> bool:
+    return (
+        type(output) is Tensor
+        and output.dim() > 1
+        and output.grad_fn is not None
+        and not output._is_view()
+        and not torch._C._are_functorch_transforms_active()
+        and forward_ad._current_level < 0
+        and getattr(module, "_is_full_backward_hook", None) is not False
+    )
+
+
+class _Tap(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, output: Tensor, module: nn.Module, places: Places) -> tuple[Tensor, Tensor]:
+        ctx.axis, ctx.places, ctx.shape = channel_axis(module), places, output.shape
+        ctx.set_materialize_grads(False)
+        ctx.mark_dirty(output)
+        return output, places.rows(flat(output, ctx.axis))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor | None, of_rows: Tensor | None) -> tuple[Tensor | None, None, None]:
+        if of_rows is None:
+            return gradient, None, None
+        if gradient is None:
+            gradient = of_rows.new_zeros(ctx.shape)
+        elif gradient.layout != torch.strided:  # of a sparse embedding, say
+            gradient = gradient.to_dense()
+        elif torch.is_grad_enabled() or _holders(gradient) != _lone():
+            gradient = gradient.clone()  # a branch beside this one, or a hook, may hold the same tensor
+        if not is_flat(gradient, ctx.axis):
+            gradient = gradient.contiguous()
+        ctx.places.add(flat(gradient, ctx.axis), of_rows)
+        return gradient, None, None
+
+
+def _holders(gradient: Tensor) -> tuple[int, ...] | None:
+    """How many hold an incoming gradient; None for a view, or where this version of torch does not tell."""
+    storage = gradient.untyped_storage()
+    if gradient._base is not None or storage.nbytes() != gradient.numel() * gradient.element_size():
+        return None
+    try:
+        # not among the methods that every version of torch declares
+        return cast(Any, gradient)._use_count(), torch._C._storage_Use_Count(storage._cdata), sys.getrefcount(gradient)
+    except AttributeError:
+        return None
+
+
+class _Witness(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, output: Tensor, seen: list[Any], _: Any) -> tuple[Tensor, Tensor]:
+        ctx.seen = seen
+        ctx.mark_dirty(output)
+        return output, output.new_zeros(1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor | None, of_rows: Tensor | None) -> tuple[Tensor | None, None, None]:
+        assert gradient is not None
+        ctx.seen.append(_holders(gradient))
+        return gradient, None, None
+
+
+@functools.cache
+def _lone() -> tuple[int, ...] | str:
+    """What :func:`_holders` says of a gradient that is nobody else's, seen in two graphs of which that is known."""
+    seen: list[Any] = []
+    # hooks of its own, so that activation checkpointing does not count what is saved here
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(lambda saved: saved, lambda saved: saved):
+        x = torch.ones(2, device="cpu", requires_grad=True)
+        _Witness.apply(x.exp(), seen, None)[0].exp().sum().backward()
+        (_Witness.apply(x.exp(), seen, None)[0] + _Witness.apply(x.exp(), seen, None)[0]).exp().sum().backward()
+    lone, shared, _ = seen
+    return "unknown" if lone is None or lone == shared else lone
+
+
+def sample_outputs(module: nn.Module, output: Tensor, max_samples: int | None, seed: int) -> Tensor:
+    """A copy of the output at up to ``max_samples`` positions, channels last: ``(n, channels)``.
+
+    Positions are the batch and what is not the channel axis; :class:`Places` says which. The seed alone moves them, so
+    that every position is visited over the steps. Nothing but slices and a copy, so it may run inside a forward hook
+    under activation checkpointing, and before an in-place successor.
+    """
+    positions = positions_of(module, output)
+    return places_of(positions.shape, max_samples, seed).rows(positions)
+
+
+def as_samples(module: nn.Module, rows: Tensor, biased: bool = True) -> Tensor:
+    """Rows ``(n, channels)`` as ``(groups, n, k)`` in float32 or better, the bias taken off (its gradient too)."""
+    rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
+    if biased and module.bias is not None:
+        rows = rows - whole(cast(Tensor, module.bias)).to(rows.dtype)
+    groups = getattr(module, "groups", 1)
+    return rows.reshape(rows.shape[0], groups, rows.shape[1] // groups).transpose(0, 1)
+
+
+def channels(module: nn.Module, output: Tensor) -> int:
+    """How many filters the output has answers of; 0 if it is too small to have an axis for them."""
+    axis = channel_axis(module)
+    return output.shape[axis] if output.dim() >= -axis else 0

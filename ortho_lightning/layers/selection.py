@@ -1,0 +1,110 @@
+"""Selection of the layers of a model by pattern or predicate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from fnmatch import fnmatchcase
+from typing import TypeAlias
+
+from torch import nn
+
+from ortho_lightning.errors import ConfigurationError, LayerSelectionError, UnsupportedLayerError
+from ortho_lightning.layers.filters import SUPPORTED, TRANSPOSED, filter_counts, is_quantized
+
+Layers: TypeAlias = "str | Sequence[str] | Callable[[str, nn.Module], bool] | None"
+
+# Layers that hold filters which this package cannot compare: asked for by name they are refused, not passed over.
+_UNSUPPORTED = (nn.Bilinear, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention, nn.Embedding, nn.EmbeddingBag)
+
+
+def select_layers(
+    model: nn.Module, layers: Layers = None, exclude: Layers = None, *, outputs: bool = False
+) -> dict[str, nn.Module]:
+    """The layers that ``layers`` means less those that ``exclude`` means, by name, in the model's order.
+
+    Args:
+        model: any module.
+        layers: None for every Conv1d/2d/3d and Linear with two or more filters a group; a shell-style pattern for the
+            whole dotted name (``*`` also crosses dots), a list of patterns, or a predicate ``(name, module) -> bool``.
+        exclude: likewise; None excludes nothing.
+        outputs: the layers' outputs will be needed, not only their filters.
+
+    Raises:
+        LayerSelectionError: if a pattern means no layer, or none is left; it lists the layers there are.
+        UnsupportedLayerError: for a layer asked for that has no two filters to compare.
+        ConfigurationError: for a selection that is neither of the above.
+    """
+    # torch.compile's prefix is not part of a name
+    named = [(name.replace("_orig_mod.", ""), module) for name, module in model.named_modules()]
+    available = [name for name, module in named if _usual(module)]
+    excluded = _chosen("exclude", exclude, named, available) if exclude is not None else set()
+    if layers is None:
+        selected = {name: module for name, module in named if _usual(module) and name not in excluded}
+    else:
+        holding = [(name, module) for name, module in named if _holds_filters(module)]
+        wanted = _chosen("layers", layers, holding, available) - excluded
+        selected = {name: module for name, module in holding if name in wanted}
+        for name, module in selected.items():
+            _refuse_unsupported(name, module, outputs)
+    if not selected:
+        raise LayerSelectionError(f"layers={layers!r} with exclude={exclude!r}", available)
+    return selected
+
+
+def check_selection(option: str, selection: Layers) -> list[str]:
+    """The patterns of a selection; none for a predicate or None.
+
+    Raises:
+        ConfigurationError: for anything else, naming the option.
+    """
+    if selection is None or callable(selection):
+        return []
+    patterns = [selection] if isinstance(selection, str) else selection
+    if not isinstance(patterns, Iterable) or not all(isinstance(pattern, str) for pattern in patterns):
+        raise ConfigurationError(
+            f"{option}={selection!r}: give a name pattern, a list of patterns, a predicate (name, module) -> bool,"
+            " or None"
+        )
+    return list(patterns)
+
+
+def _chosen(option: str, selection: Layers, named: list[tuple[str, nn.Module]], available: list[str]) -> set[str]:
+    """The names that a selection means; each of its patterns must mean one, so that a misspelt one is noticed."""
+    if callable(selection):
+        return {name for name, module in named if selection(name, module)}
+    chosen = set()
+    for pattern in check_selection(option, selection):
+        matched = {name for name, _ in named if fnmatchcase(name, pattern)}
+        if not matched:
+            # users forget the attribute that holds their network, or name a block for its layers
+            nearby = (f"*.{pattern}", f"{pattern}.*", f"*.{pattern}.*")
+            meant = (guess for guess in nearby if any(fnmatchcase(name, guess) for name, _ in named))
+            raise LayerSelectionError(f"{option}={pattern!r}", available, next(meant, None))
+        chosen |= matched
+    return chosen
+
+
+def _usual(module: nn.Module) -> bool:
+    """Whether the layer is meant when nothing is said."""
+    return isinstance(module, SUPPORTED) and _comparable(module)
+
+
+def _holds_filters(module: nn.Module) -> bool:
+    return isinstance(module, (*SUPPORTED, *TRANSPOSED, *_UNSUPPORTED)) or is_quantized(module)
+
+
+def _comparable(module: nn.Module) -> bool:
+    return filter_counts(module)[1] >= 2
+
+
+def _refuse_unsupported(name: str, module: nn.Module, outputs: bool) -> None:
+    kind = type(module).__name__
+    if isinstance(module, _UNSUPPORTED) or (outputs and is_quantized(module)):
+        raise UnsupportedLayerError(name, f"{kind} is not a layer whose filters can be compared")
+    if outputs and isinstance(module, TRANSPOSED):
+        raise UnsupportedLayerError(
+            name, f"{kind}'s outputs mix parts of its filters, so they tell no angles; use a weight-based regularizer"
+        )
+    if not is_quantized(module) and not _comparable(module):
+        groups, width = filter_counts(module)
+        raise UnsupportedLayerError(name, f"{kind} has {width} filter in each of {groups} groups, so it has no pairs")
