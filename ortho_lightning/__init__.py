@@ -1,6 +1,28 @@
 """Ortho Lightning: directions that do not repeat each other."""
 
-from ortho_lightning.callbacks import OrthogonalityCallback, WhiteningCallback, suggest_weight
-from ortho_lightning.nn import Whitening
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as _version
 
-__all__ = ["OrthogonalityCallback", "Whitening", "WhiteningCallback", "suggest_weight"]
+from ortho_lightning import functional, regularizers, schedules
+from ortho_lightning.callbacks import AngleMonitor, OrthogonalityCallback, WhiteningCallback, suggest_weight
+from ortho_lightning.nn import Whitening
+from ortho_lightning.regularizers import LSH, Gram
+
+try:
+    __version__ = _version("ortho-lightning")
+except PackageNotFoundError:  # a checkout that was not installed
+    __version__ = "0+unknown"
+
+__all__ = [
+    "LSH",
+    "AngleMonitor",
+    "Gram",
+    "OrthogonalityCallback",
+    "Whitening",
+    "WhiteningCallback",
+    "__version__",
+    "functional",
+    "regularizers",
+    "schedules",
+    "suggest_weight",
+]

@@ -11,7 +11,7 @@ from torch import nn
 
 from ortho_lightning import OrthogonalityCallback
 from ortho_lightning.errors import ConfigurationError
-from ortho_lightning.regularizers import LSH, Gram
+from ortho_lightning.regularizers import LSH, Gram, LayerView
 from tests.callbacks.helpers import boring, make_trainer
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -133,14 +133,14 @@ def test_any_layer_and_batch_trains_or_is_refused_with_a_message(case, regulariz
     st.booleans(),
 )
 def test_regularizers_are_finite_with_finite_gradients_for_any_values(shape, regularizer, dtype, scale, transposed):
-    if regularizer.observes == "kernel":
+    if regularizer.sampling is None:
         shape = (shape[0], shape[2], max(shape[1], 1))
     generator = torch.Generator().manual_seed(sum(shape))
     values = (scale * torch.randn(shape, generator=generator, dtype=torch.float64)).to(dtype)
     if transposed:
         values = values.mT.contiguous().mT
     values.requires_grad_()
-    penalty = regularizer.penalty(values, seed=3)
+    penalty = regularizer.penalty(LayerView(filters=values, outputs=values, seed=3))
     assert penalty.dtype == torch.promote_types(dtype, torch.float32)
     assert not penalty.isnan()
     (gradient,) = torch.autograd.grad(penalty, values)

@@ -1,4 +1,4 @@
-"""A weight to begin with, from the gradients of a few batches."""
+"""Suggestion of a weight from the gradients of a few batches."""
 
 from __future__ import annotations
 
@@ -12,30 +12,36 @@ from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
 import torch
+from pytorch_lightning import Callback
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ortho_lightning.callbacks.orthogonality import OrthogonalityCallback
+from ortho_lightning.callbacks.penalty import intercept
+from ortho_lightning.callbacks.penalty.arguments import check_regularizer
+from ortho_lightning.callbacks.penalty.compatibility import check_strategy, loss_scale
+from ortho_lightning.callbacks.penalty.gradient_ratio import GradientRatio
+from ortho_lightning.callbacks.penalty.recording import LayerRecorder
+from ortho_lightning.callbacks.penalty.step_penalty import StepPenalty
 from ortho_lightning.errors import ConfigurationError
-from ortho_lightning.layers.selection import Layers
-from ortho_lightning.regularizers import Regularizer
+from ortho_lightning.layers.selection import Layers, check_selection, select_layers
+from ortho_lightning.regularizers import LSH, Regularizer
 
 
 def suggest_weight(
     module: Any,
     data: Iterable[Any],
     target_ratio: float = 0.1,
-    regularizer: Regularizer | None = None,
+    regularizer: Regularizer = LSH(),
     layers: Layers = None,
     exclude: Layers = None,
     batches: int = 10,
     **trainer_options: Any,
 ) -> float:
-    """The weight at which the penalty's gradient is ``target_ratio`` times the task's, on the selected weights.
+    """Return the weight at which the penalty's gradient is ``target_ratio`` times the task's, on the selected weights.
 
-    A copy of the module runs ``training_step`` on the first batches, as the Trainer would run it; the median of the
-    ratio that ``log_gradient_ratio_every_n_steps`` logs is set against the target. The copy does not learn, so this is
+    A copy of the module runs ``training_step`` on the first batches, as the Trainer would run it; the target is divided
+    by the median of the ratio that ``log_gradient_ratio_every_n_steps`` logs. The copy does not learn, so this is
     the ratio at the weights that the module has now (under manual optimization its own optimizers step, without the
     penalty). The module, the random state and the loader's generators are left as they were.
 
@@ -44,9 +50,11 @@ def suggest_weight(
         data: a DataLoader or another iterable of batches, which is asked for its first ``batches`` of them. Not an
             iterator, which that would use up.
         target_ratio: above 0.
-        regularizer, layers, exclude: as for :class:`~ortho_lightning.OrthogonalityCallback`; None is ``LSH()``.
+        regularizer: as for :class:`~ortho_lightning.OrthogonalityCallback`.
+        layers: likewise.
+        exclude: likewise.
         batches: 1 or more.
-        trainer_options: for the Trainer, such as ``precision="bf16-mixed"`` or ``accelerator="cpu"``; it runs on one
+        **trainer_options: for the Trainer, such as ``precision="bf16-mixed"`` or ``accelerator="cpu"``; it runs on one
             device.
 
     Returns:
@@ -70,8 +78,10 @@ def suggest_weight(
         )
     if "callbacks" in trainer_options:
         raise ConfigurationError("callbacks=...: the Trainer that measures has one of its own; leave callbacks out")
-    settings: dict[str, Any] = {} if regularizer is None else {"regularizer": regularizer}
-    probe = _Probe(layers=layers, exclude=exclude, **settings)
+    check_regularizer(regularizer)
+    check_selection("layers", layers)
+    check_selection("exclude", exclude)
+    probe = _Probe(regularizer, layers, exclude)
     with isolate_rng(), _generators_kept(data):
         first = list(itertools.islice(data, batches))
         _run(_copy(module), first, probe, trainer_options)
@@ -83,32 +93,43 @@ def suggest_weight(
     return float(target_ratio / statistics.median(probe.ratios))
 
 
-class _Probe(OrthogonalityCallback):
-    """Measures the ratio at weight 1 in every step, and joins nothing."""
+class _Probe(Callback):
+    """Measures the ratio of the gradients at weight 1 in every step, and adds nothing to the loss."""
 
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(
-            **settings,
-            weight=1.0,
-            log_every_n_steps=None,
-            log_histograms_every_n_epochs=None,
-            log_pictures=None,
-            log_gradient_ratio_every_n_steps=1,
-        )
+    def __init__(self, regularizer: Regularizer, layers: Layers, exclude: Layers) -> None:
         self.ratios: list[float] = []
+        self._regularizer = regularizer
+        self._selection = (layers, exclude)
+        self._trainer: Any = None
 
-    def _join(self, loss: Tensor, whole_step: bool) -> Tensor:
-        super()._join(loss, whole_step)
-        return loss
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        sampling = self._regularizer.sampling
+        check_strategy(trainer, gradient_ratio=True)
+        layers = select_layers(pl_module, *self._selection, outputs=sampling is not None)
+        self._trainer = trainer
+        self._recorder = LayerRecorder(layers, sampling)
+        self._step_penalty = StepPenalty(layers, self._regularizer, "local")
+        self._gradient_ratio = GradientRatio(pl_module, layers, every=1)
+        intercept.attach(pl_module, self)
 
-    def _describe(self, trainer: Any) -> None:
-        pass
+    def serves(self, module: Any) -> bool:
+        return module._trainer is self._trainer
 
-    def _log_gradient_ratio(self, trainer: Any) -> None:
-        if self._gradient_ratio is not None and "gradient_ratio" in self._gradient_ratio.found:
-            ratio = self._gradient_ratio.found.pop("gradient_ratio")
-            if ratio > 0:
-                self.ratios.append(ratio)
+    def recording(self, module: Any) -> contextlib.AbstractContextManager[None]:
+        return self._recorder.record(seed=self._recorder.steps)
+
+    def weighted_penalty(self, loss: Tensor, whole_step: bool) -> None:
+        step = self._recorder.steps
+        views = self._step_penalty.views(self._recorder.take(None if whole_step else loss))
+        penalties = self._step_penalty.total(views, loss.device)
+        if self._gradient_ratio.is_due(step, step):
+            total = None if penalties is None else penalties.total
+            found = self._gradient_ratio.measure(total, loss, loss_scale(self._trainer))
+            if found.get("gradient_ratio", 0.0) > 0:
+                self.ratios.append(found["gradient_ratio"])
+
+    def step_ran(self, module: Any) -> None:
+        self._recorder.discard()
 
 
 def _copy(module: Any) -> Any:

@@ -1,4 +1,4 @@
-"""A layer's filters as ``(groups, k, d)``, and the weight that they are made from."""
+"""Filters of a layer as ``(groups, k, d)``, and the weight that they are made from."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def filter_counts(module: nn.Module) -> tuple[int, int]:
 
 
 def effective_weight(module: nn.Module) -> Tensor:
-    """The weight that the layer computes with: parametrized, quantization-aware or dequantized, with its graph.
+    """Return the weight that the layer computes with: parametrized, quantization-aware or dequantized, with its graph.
 
     Reading it changes nothing: a spectral norm makes no power iteration. Of reparametrizations by forward hooks (the
     older ``weight_norm``, pruning) it is the value of the last forward.
@@ -47,9 +47,9 @@ def effective_weight(module: nn.Module) -> Tensor:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """A tensor of which each process may hold a shard (FSDP2), gathered from all of them: a shard is not a kernel.
+    """Gather a tensor of which each process may hold a shard (FSDP2): a shard is not a kernel.
 
-    Its gradient is the mean over processes, each with rows of its own, as is that of the layer's own use of it.
+    Its gradient is the mean over processes, each with samples of its own, as is that of the layer's own use of it.
     """
     if not hasattr(tensor, "full_tensor"):
         return tensor
@@ -64,7 +64,7 @@ def whole(tensor: Tensor) -> Tensor:
 
 
 def _parametrization(module: nn.Module) -> nn.Module | None:
-    """What makes the weight of a layer parametrized by ``torch.nn.utils.parametrize``."""
+    """Return what makes the weight of a layer parametrized by ``torch.nn.utils.parametrize``."""
     parametrizations = getattr(module, "parametrizations", None)
     return parametrizations["weight"] if parametrizations is not None and "weight" in parametrizations else None
 
@@ -78,7 +78,7 @@ def _fake_quantize(weight: Tensor, observed: Any) -> Tensor:
 
 
 def layer_filters(module: nn.Module, weight: Tensor | None = None) -> Tensor:
-    """The layer's filters, ``(groups, k, d)``, with their graph; conv: d = in / groups * kernel elements.
+    """Return the layer's filters, ``(groups, k, d)``, with their graph; conv: d = in / groups * kernel elements.
 
     Args:
         module: the layer.
@@ -94,7 +94,7 @@ def layer_filters(module: nn.Module, weight: Tensor | None = None) -> Tensor:
 
 
 def weight_of_run(module: nn.Module) -> Tensor | None:
-    """In a forward hook, the weight that a reparametrization by forward hooks made for this run.
+    """Return the weight that a reparametrization by forward hooks made for this run; called in a forward hook.
 
     The next run replaces it, perhaps by one without a graph. None for every other layer, whose weight can wait.
     """
@@ -103,7 +103,7 @@ def weight_of_run(module: nn.Module) -> Tensor | None:
 
 
 def weight_parameters(module: nn.Module) -> list[Tensor]:
-    """The parameters that the layer's weight is made from; itself where nothing reparametrizes it."""
+    """Return the parameters that the layer's weight is made from; itself where nothing reparametrizes it."""
     parametrization = _parametrization(module)
     if parametrization is not None:
         return list(parametrization.parameters())
@@ -112,7 +112,7 @@ def weight_parameters(module: nn.Module) -> list[Tensor]:
 
 
 def trains(module: nn.Module) -> bool:
-    """Whether the layer's effective weight requires a gradient now, found without computing it."""
+    """Return whether the layer's effective weight requires a gradient now, without computing it."""
     parametrization = _parametrization(module)
     if parametrization is not None:
         return any(parameter.requires_grad for parameter in parametrization.parameters())
@@ -121,5 +121,6 @@ def trains(module: nn.Module) -> bool:
 
 
 def is_quantized(module: nn.Module) -> bool:
+    """Return whether the layer's weight is quantized."""
     # their weight is a method; asked of the class, since reading a parametrized weight computes it
     return inspect.isfunction(getattr(type(module), "weight", None))

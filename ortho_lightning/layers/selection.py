@@ -13,14 +13,14 @@ from ortho_lightning.layers.filters import SUPPORTED, TRANSPOSED, filter_counts,
 
 Layers: TypeAlias = "str | Sequence[str] | Callable[[str, nn.Module], bool] | None"
 
-# Layers that hold filters which this package cannot compare: asked for by name they are refused, not passed over.
+# Layers that hold filters which this package cannot compare: asked for by name they are rejected, not passed over.
 _UNSUPPORTED = (nn.Bilinear, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention, nn.Embedding, nn.EmbeddingBag)
 
 
 def select_layers(
     model: nn.Module, layers: Layers = None, exclude: Layers = None, *, outputs: bool = False
 ) -> dict[str, nn.Module]:
-    """The layers that ``layers`` means less those that ``exclude`` means, by name, in the model's order.
+    """Return the layers that ``layers`` matches without those that ``exclude`` matches, by name, in the model's order.
 
     Args:
         model: any module.
@@ -30,7 +30,7 @@ def select_layers(
         outputs: the layers' outputs will be needed, not only their filters.
 
     Raises:
-        LayerSelectionError: if a pattern means no layer, or none is left; it lists the layers there are.
+        LayerSelectionError: if a pattern matches no layer, or none is left; it lists the layers there are.
         UnsupportedLayerError: for a layer asked for that has no two filters to compare.
         ConfigurationError: for a selection that is neither of the above.
     """
@@ -45,14 +45,14 @@ def select_layers(
         wanted = _chosen("layers", layers, holding, available) - excluded
         selected = {name: module for name, module in holding if name in wanted}
         for name, module in selected.items():
-            _refuse_unsupported(name, module, outputs)
+            _reject_unsupported(name, module, outputs)
     if not selected:
         raise LayerSelectionError(f"layers={layers!r} with exclude={exclude!r}", available)
     return selected
 
 
 def check_selection(option: str, selection: Layers) -> list[str]:
-    """The patterns of a selection; none for a predicate or None.
+    """Return the patterns of a selection; none for a predicate or None.
 
     Raises:
         ConfigurationError: for anything else, naming the option.
@@ -69,7 +69,7 @@ def check_selection(option: str, selection: Layers) -> list[str]:
 
 
 def _chosen(option: str, selection: Layers, named: list[tuple[str, nn.Module]], available: list[str]) -> set[str]:
-    """The names that a selection means; each of its patterns must mean one, so that a misspelt one is noticed."""
+    """Return the names that a selection matches; each pattern must match one, so that a misspelt one is noticed."""
     if callable(selection):
         return {name for name, module in named if selection(name, module)}
     chosen = set()
@@ -85,7 +85,7 @@ def _chosen(option: str, selection: Layers, named: list[tuple[str, nn.Module]], 
 
 
 def _usual(module: nn.Module) -> bool:
-    """Whether the layer is meant when nothing is said."""
+    """Return whether the layer is selected by default."""
     return isinstance(module, SUPPORTED) and _comparable(module)
 
 
@@ -97,7 +97,7 @@ def _comparable(module: nn.Module) -> bool:
     return filter_counts(module)[1] >= 2
 
 
-def _refuse_unsupported(name: str, module: nn.Module, outputs: bool) -> None:
+def _reject_unsupported(name: str, module: nn.Module, outputs: bool) -> None:
     kind = type(module).__name__
     if isinstance(module, _UNSUPPORTED) or (outputs and is_quantized(module)):
         raise UnsupportedLayerError(name, f"{kind} is not a layer whose filters can be compared")

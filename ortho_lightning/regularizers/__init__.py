@@ -1,7 +1,9 @@
-"""Small objects that pick a penalty and its settings; what ``regularizer=`` names on the command line."""
+"""Regularizers: small objects that choose a penalty and its options."""
 
+from ortho_lightning.layers.sampling import Sampling
 from ortho_lightning.regularizers.base import Regularizer
 from ortho_lightning.regularizers.gram import Gram
 from ortho_lightning.regularizers.lsh import LSH
+from ortho_lightning.regularizers.view import LayerView
 
-__all__ = ["LSH", "Gram", "Regularizer"]
+__all__ = ["LSH", "Gram", "LayerView", "Regularizer", "Sampling"]

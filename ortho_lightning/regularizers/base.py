@@ -1,12 +1,15 @@
-"""What a regularizer is: a penalty on a layer's outputs or on its filters."""
+"""Base class of the regularizers: a penalty on a layer's filters or on a sample of its outputs."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any
 
 from torch import Tensor
+
+from ortho_lightning.layers.sampling import Sampling
+from ortho_lightning.regularizers.view import LayerView
 
 
 class Regularizer(ABC):
@@ -17,47 +20,47 @@ class Regularizer(ABC):
         from ortho_lightning import functional as OF
 
         class Coherence(Regularizer):
-            def penalty(self, values, *, seed=0):
-                cosines = OF.pairwise_cosines(values)
+            def penalty(self, layer):
+                cosines = OF.pairwise_cosines(layer.filters)
                 return (cosines.triu(diagonal=1) ** 4).sum()
 
-    It holds settings only: the same object serves every layer and every step.
+    It holds options only: the same object serves every layer and every step.
     """
 
-    observes: Literal["outputs", "kernel"] = "kernel"
-    """What ``penalty`` gets: the layer's filters ``(groups, k, d)``, or its outputs without bias ``(groups, n, k)``."""
+    sampling: Sampling | None = None
+    """How the layer's outputs are sampled for the penalty; None: the penalty uses the filters only."""
 
-    max_samples: int | None = None
-    """Rows of the outputs that ``penalty`` gets at most; None: all."""
-
-    detach_inputs: bool = False
-    """Whether the gradient of a penalty on outputs stops at the filters, not reaching the layers below."""
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Let a subclass that defines a penalty of its own be asked for that penalty, layer by layer."""
+        super().__init_subclass__(**options)
+        if "penalty" in cls.__dict__ and "penalties" not in cls.__dict__:
+            cls.penalties = Regularizer.penalties  # type: ignore[method-assign]
 
     @abstractmethod
-    def penalty(self, values: Tensor, *, seed: int = 0) -> Tensor:
-        """A differentiable scalar. ``seed`` differs between layers and steps, for penalties that draw numbers."""
+    def penalty(self, layer: LayerView) -> Tensor:
+        """Return the penalty of one layer, a differentiable scalar."""
 
-    def penalties(self, values: Sequence[Tensor], seeds: Sequence[int]) -> list[Tensor]:
-        """:meth:`penalty` of each of several values with its seed; to be overridden where they can share their work."""
-        return [self.penalty(each, seed=seed) for each, seed in zip(values, seeds, strict=True)]
+    def penalties(self, layers: Sequence[LayerView]) -> list[Tensor]:
+        """Return :meth:`penalty` of each of several layers; override it where they can share their work."""
+        return [self.penalty(layer) for layer in layers]
 
-    def floor(self, values: Tensor) -> float | None:
-        """What the penalty reads for orthogonal filters, given these values; None if that is not known."""
+    def floor(self, layer: LayerView) -> float | None:
+        """Return what the penalty reads for orthogonal filters, or None if that is not known."""
         return None
 
-    def diagnostics(self, values: Tensor) -> dict[str, Tensor]:
-        """Further scalars to log beside the penalty, averaged over layers."""
+    def diagnostics(self, layer: LayerView) -> dict[str, Tensor]:
+        """Return further scalars to log beside the penalty; they are averaged over layers."""
         return {}
 
-    def statistics(self, values: Tensor) -> Tensor:
-        """Statistics of the outputs that add up over processes, ``(groups, k, k)``; needed for ``sync="global"``."""
+    def statistics(self, layer: LayerView) -> Tensor:
+        """Return statistics of the outputs that add up over processes, ``(groups, k, k)``; for ``sync="global"``."""
         raise NotImplementedError
 
     def penalty_from_statistics(self, statistics: Tensor) -> Tensor:
-        """The penalty of the joined batch from added-up ``statistics``; needed for ``sync="global"``."""
+        """Return the penalty of the joined batch from summed :meth:`statistics`; for ``sync="global"``."""
         raise NotImplementedError
 
     @property
     def has_statistics(self) -> bool:
-        """Whether the penalty on outputs can be found from statistics that add up over processes."""
+        """Whether the penalty can be computed from statistics that add up over processes."""
         return type(self).statistics is not Regularizer.statistics

@@ -8,7 +8,7 @@ import importlib
 import torch
 from torch import nn
 
-from ortho_lightning import OrthogonalityCallback
+from ortho_lightning import AngleMonitor, OrthogonalityCallback
 
 PACKAGES = ("pytorch_lightning", "lightning.pytorch")
 
@@ -28,7 +28,7 @@ def make_trainer(callbacks=(), package="pytorch_lightning", **options):
         "limit_val_batches": 0,
         **options,
     }
-    if isinstance(callbacks, OrthogonalityCallback):
+    if isinstance(callbacks, (AngleMonitor, OrthogonalityCallback)):
         callbacks = [callbacks]
     return importlib.import_module(package).Trainer(callbacks=list(callbacks), **settings)
 

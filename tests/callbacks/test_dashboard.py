@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar import layout_pb2
 from torch import nn
 
-from ortho_lightning import OrthogonalityCallback, plots
+from ortho_lightning import AngleMonitor, OrthogonalityCallback, plots
 from ortho_lightning.callbacks.monitoring import adapters
 from ortho_lightning.regularizers import LSH, Gram
 from tests.callbacks.helpers import PACKAGES, images, make_trainer, vision_module
@@ -101,12 +101,13 @@ def test_task_and_penalty_add_up_to_the_loss(tmp_path, every, accumulate):
     callback = OrthogonalityCallback(Gram(), weight=0.01, log_every_n_steps=1, every_n_steps=every)
     fit(callback, tensorboard(tmp_path), module=module, accumulate_grad_batches=accumulate)
     found = events(tmp_path)
-    task, penalty, total, raw = (
-        [event.value for event in found.Scalars(f"ortho/{key}")]
-        for key in ("task_loss", "penalty_loss", "total_loss", "penalty")
+    task, penalty, total = (
+        [event.value for event in found.Scalars(f"ortho/{key}")] for key in ("task_loss", "penalty_loss", "total_loss")
     )
+    raw = {event.step: event.value for event in found.Scalars("ortho/penalty")}
+    assert list(raw) == list(range(0, len(task), every))  # a step without a penalty logs none
     assert task == pytest.approx([loss.item() for loss in losses[accumulate - 1 :: accumulate]], rel=1e-4)
-    expected = [0.01 * every * value * (step % every == 0) for step, value in enumerate(raw[: len(task)])]
+    expected = [0.01 * every * raw.get(step, 0.0) for step in range(len(task))]
     assert penalty == pytest.approx(expected, rel=1e-5)
     assert total == pytest.approx([sum(parts) for parts in zip(task, penalty, strict=True)], rel=1e-5)
 
@@ -116,7 +117,7 @@ def test_task_and_penalty_add_up_to_the_loss(tmp_path, every, accumulate):
     [(3, 4, [0, 6, 12]), (3, 1, [0, 3]), (1, 4, [12]), (2, 4, [0, 12]), (5, 4, [0, 3, 6, 9, 12]), (None, 4, [])],
 )
 def test_pictures_of_the_beginning_the_middle_and_the_end(tmp_path, times, epochs, steps):
-    fit(OrthogonalityCallback(None, log_pictures=times), tensorboard(tmp_path), max_epochs=epochs)
+    fit(OrthogonalityCallback(None, monitor=AngleMonitor(figures=times)), tensorboard(tmp_path), max_epochs=epochs)
     found = events(tmp_path)
     names = {"ortho/filters/net.0", *(f"ortho/pairs/{layer}" for layer in LAYERS)} if steps else set()
     assert set(found.Tags()["images"]) == names
@@ -126,7 +127,7 @@ def test_pictures_of_the_beginning_the_middle_and_the_end(tmp_path, times, epoch
         size = (420, 420) if "filters" in name else (800, 340)
         assert {(event.width, event.height) for event in series} == {size}
         assert all(event.encoded_image_string.startswith(b"\x89PNG") for event in series)
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ortho-pictures")]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ortho-figures")]
     assert not plt.get_fignums()
 
 
@@ -155,7 +156,11 @@ def test_pictures_leave_the_training_and_the_random_state_alone(tmp_path):
     for times in (None, 3):
         module = vision_module()
         torch.manual_seed(4)
-        fit(OrthogonalityCallback(None, log_pictures=times), tensorboard(tmp_path / str(times)), module=module)
+        fit(
+            OrthogonalityCallback(None, monitor=AngleMonitor(figures=times)),
+            tensorboard(tmp_path / str(times)),
+            module=module,
+        )
         weights.append(torch.cat([p.detach().flatten() for p in module.parameters()]))
         states.append(torch.get_rng_state())
     assert torch.equal(*weights)
@@ -255,8 +260,8 @@ def test_an_adapter_of_ones_own_gets_what_it_takes(monkeypatch):
 
 @pytest.mark.parametrize("value", [0, -1, 1.5])
 def test_a_wrong_number_of_pictures_is_refused(value):
-    with pytest.raises(ValueError, match=f"log_pictures={value}: must be an integer of 1 or more"):
-        OrthogonalityCallback(log_pictures=value)
+    with pytest.raises(ValueError, match=f"figures={value}: must be an integer of 1 or more"):
+        AngleMonitor(figures=value)
 
 
 @pytest.mark.parametrize("regularizer", [None, LSH()])
@@ -297,6 +302,6 @@ def test_no_drawing_thread_outlives_an_exception_of_another_callback(tmp_path, f
     with pytest.raises(RuntimeError):
         make_trainer(callbacks, logger=tensorboard(tmp_path), max_steps=2).fit(vision_module(), images(12))
     for thread in threading.enumerate():
-        if thread.name.startswith("ortho-pictures"):
+        if thread.name.startswith("ortho-figures"):
             thread.join(timeout=60)
             assert not thread.is_alive()

@@ -10,7 +10,7 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
-from ortho_lightning import OrthogonalityCallback
+from ortho_lightning import AngleMonitor, OrthogonalityCallback
 from ortho_lightning import functional as OF
 from ortho_lightning.regularizers import LSH, Gram
 from tests.callbacks.helpers import boring, images, make_trainer, vision_module
@@ -80,9 +80,9 @@ def test_histograms_have_fixed_bins_and_every_pair(tmp_path):
 
 
 def test_intervals_and_never(tmp_path):
-    fit(tmp_path / "a", OrthogonalityCallback(None, log_histograms_every_n_epochs=2), max_epochs=4)
+    fit(tmp_path / "a", AngleMonitor(histograms_every_n_epochs=2), max_epochs=4)
     assert len(events(tmp_path / "a").Histograms("ortho/angles/net.0")) == 3
-    fit(tmp_path / "b", OrthogonalityCallback(None, log_histograms_every_n_epochs=None, log_every_n_steps=None))
+    fit(tmp_path / "b", AngleMonitor(histograms_every_n_epochs=None, every_n_steps=None))
     tags = events(tmp_path / "b").Tags()
     assert not tags["histograms"]
     assert not [tag for tag in tags["scalars"] if tag.startswith("ortho/")]

@@ -10,11 +10,15 @@ from torch import nn
 from ortho_lightning import OrthogonalityCallback
 from ortho_lightning import functional as OF
 from ortho_lightning.errors import ConfigurationError, UnsupportedLayerError
-from ortho_lightning.regularizers import LSH, Gram, Regularizer
+from ortho_lightning.regularizers import LSH, Gram, LayerView, Regularizer, Sampling
 from ortho_lightning.schedules import LinearWarmup
 from tests.callbacks.helpers import PACKAGES, boring, images, make_trainer, twin, vision_module
 
 ALL_ROWS = LSH(max_samples=None)
+
+
+def view_of(layer, output, seed=0):
+    return LayerView(filters=layer.weight.unsqueeze(0), outputs=(output - layer.bias).unsqueeze(0), seed=seed)
 
 
 def reference_penalties(module, x, penalty=OF.lsh_penalty):
@@ -81,14 +85,13 @@ def test_boring_model_under_every_regularizer(package, regularizer):
     model.on_after_backward = lambda: seen.append(model.layer.weight.grad.clone())
     seeds = []
     spy = copy.copy(regularizer)
-    spy.penalty = lambda values, *, seed: seeds.append(seed) or regularizer.penalty(values, seed=seed)
+    spy.penalties = lambda views: seeds.extend(view.seed for view in views) or regularizer.penalties(views)
     callback = OrthogonalityCallback(spy, weight=0.7)
     data = torch.utils.data.DataLoader(boring(package).RandomDataset(32, 16), batch_size=16)
     make_trainer(callback, package).fit(model, data)
     x = next(iter(data))
     output = reference(x)
-    observed = (output - reference.layer.bias) if regularizer.observes == "outputs" else reference.layer.weight
-    penalty = regularizer.penalty(observed.unsqueeze(0), seed=seeds[0])
+    penalty = regularizer.penalty(view_of(reference.layer, output, seeds[0]))
     expected = torch.autograd.grad(reference.loss(output) + 0.7 * penalty, reference.layer.weight)[0]
     torch.testing.assert_close(seen[0], expected)
     torch.testing.assert_close(callback.penalty, penalty.detach())
@@ -223,8 +226,7 @@ def test_each_backward_of_a_gan_that_shares_its_fakes_carries_its_own_layers(reg
     make_trainer(callback, max_steps=-1, max_epochs=1).fit(model, data)
 
     def penalty(layer, output):
-        seen = output - layer.bias if regularizer.observes == "outputs" else layer.weight
-        return 0.5 * regularizer.penalty(seen.unsqueeze(0))
+        return 0.5 * regularizer.penalty(view_of(layer, output))
 
     g, d = reference.generator, reference.discriminator
     fake = g(next(iter(data)))
@@ -360,8 +362,7 @@ def test_only_runs_that_train_count(regularizer):
     with pytest.warns(UserWarning, match="no forward of 'skipped' was seen"):
         make_trainer(callback).fit(model, data)
     output = reference.layer(next(iter(data)))
-    observed = output - reference.layer.bias if regularizer.observes == "outputs" else reference.layer.weight
-    torch.testing.assert_close(callback.penalty, regularizer.penalty(observed.unsqueeze(0)).detach())
+    torch.testing.assert_close(callback.penalty, regularizer.penalty(view_of(reference.layer, output)).detach())
 
 
 def test_frozen_batch_norm_and_eval_mode_do_not_matter():
@@ -400,8 +401,8 @@ def test_none_stays_none():
 
 def test_own_regularizer_is_one_small_class():
     class Coherence(Regularizer):
-        def penalty(self, values, *, seed=0):
-            return OF.pairwise_cosines(values).triu(diagonal=1).pow(4).sum()
+        def penalty(self, layer):
+            return OF.pairwise_cosines(layer.filters).triu(diagonal=1).pow(4).sum()
 
     callback = OrthogonalityCallback(Coherence(), weight=2.0)
     module = vision_module()
@@ -416,24 +417,23 @@ def test_own_regularizer_is_one_small_class():
 @pytest.mark.parametrize("wrong", [lambda values: values.square(), lambda values: 0.5])
 def test_a_penalty_that_is_no_scalar_tensor_is_refused(wrong):
     class Own(Regularizer):
-        def penalty(self, values, *, seed=0):
-            return wrong(values)
+        def penalty(self, layer):
+            return wrong(layer.filters)
 
     with pytest.raises(ConfigurationError, match=r"Own\.penalty gave .* for layer 'net\.0'.*scalar tensor"):
         make_trainer(OrthogonalityCallback(Own())).fit(vision_module(), images())
-    Own.observes = "output"
-    with pytest.raises(ConfigurationError, match=r"Own\.observes='output'"):
+    Own.sampling = "output"
+    with pytest.raises(ConfigurationError, match=r"Own\.sampling='output'"):
         OrthogonalityCallback(Own())
 
 
 def test_user_regularizer_that_sees_outputs():
     class Correlation(Regularizer):
-        observes = "outputs"
-        max_samples = 8
+        sampling = Sampling(max_samples=8)
 
-        def penalty(self, values, *, seed=0):
-            assert values.shape[-2] <= 8
-            return OF.pairwise_cosines(values.mT).triu(diagonal=1).square().sum()
+        def penalty(self, layer):
+            assert layer.outputs.shape[-2] <= 8
+            return OF.pairwise_cosines(layer.outputs.mT).triu(diagonal=1).square().sum()
 
     callback = OrthogonalityCallback(Correlation())
     make_trainer(callback).fit(vision_module(), images())
@@ -508,9 +508,9 @@ def test_lazy_interval_and_schedule_follow_optimizer_steps(accumulate):
     weights, seeds = [], []
 
     class Spy(LSH):
-        def penalty(self, values, *, seed=0):
-            seeds.append(seed)
-            return super().penalty(values, seed=seed)
+        def penalty(self, layer):
+            seeds.append(layer.seed)
+            return super().penalty(layer)
 
     class Model(boring().BoringModel):
         def training_step(self, batch, batch_idx):

@@ -212,7 +212,7 @@ def test_layers_that_share_a_weight_each_count(package, regularizer):
     make_trainer(callback, package).fit(model, data)
     first = reference.first(next(iter(data)))
     second = reference.second(first.tanh())
-    if regularizer.observes == "outputs":
+    if regularizer.sampling is not None:
         each = [OF.lsh_penalty(first - reference.first.bias), OF.lsh_penalty(second - reference.second.bias)]
     else:
         each = [OF.gram_penalty(reference.first.weight)] * 2

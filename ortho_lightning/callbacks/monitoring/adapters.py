@@ -1,19 +1,18 @@
-"""What one kind of logger takes beyond scalars: an adapter per kind, and which adapter serves a logger."""
+"""Adapters for what one kind of logger takes beyond scalars."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from tensorboard.plugins.hparams import summary_v2 as hparams
-from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart of logged scalars.
+    """Chart of logged scalars.
 
     Args:
         title: short.
@@ -49,7 +48,7 @@ Layout = Mapping[str, Sequence[Chart]]  # charts by the title of their section
 
 
 class Adapter:
-    """What any Lightning logger takes: hyperparameters. The adapter of a kind overrides what its kind can take."""
+    """Adapter of any Lightning logger, which takes hyperparameters; subclasses override what their kind can take."""
 
     takes_pictures = False  # drawing takes time
 
@@ -57,21 +56,21 @@ class Adapter:
         self.logger = logger
 
     def histogram(self, tag: str, histogram: Histogram, step: int) -> None:
-        """A histogram, of a layer's angles or of a spectrum."""
+        """Take a histogram, of a layer's angles or of a spectrum."""
 
     def picture(self, tag: str, pixels: np.ndarray, step: int) -> None:
-        """A picture, ``(height, width, 3)`` in uint8. Called from a thread that draws."""
+        """Take a figure, ``(height, width, 3)`` in uint8; called from a thread that draws."""
 
     def text(self, tag: str, markdown: str, step: int) -> None:
-        """A text in Markdown."""
+        """Take a text in Markdown."""
 
     def layout(self, layout: Layout) -> None:
-        """How the scalars are laid out; given once a run."""
+        """Take the layout of the scalars; given once a run."""
 
     def hyperparameters(
         self, values: Mapping[str, str | float], metrics: Mapping[str, str], shown: Container[str]
     ) -> None:
-        """What the run is compared by.
+        """Take what the run is compared by.
 
         Args:
             values: by name; the same names in every run.
@@ -88,10 +87,12 @@ class TensorBoard(Adapter):
 
     @staticmethod
     def serves(logger: Any) -> bool:
+        """Return whether the logger writes to TensorBoard."""
         # asked of the class: Lightning's stand-ins, as in fast_dev_run, answer to every name
         return hasattr(type(getattr(logger, "experiment", None)), "add_histogram_raw")
 
     def histogram(self, tag: str, histogram: Histogram, step: int) -> None:
+        """Write a histogram of fixed bins."""
         self.logger.experiment.add_histogram_raw(
             tag,
             min=histogram.min,
@@ -105,12 +106,15 @@ class TensorBoard(Adapter):
         )
 
     def picture(self, tag: str, pixels: np.ndarray, step: int) -> None:
+        """Write a figure as an image."""
         self.logger.experiment.add_image(tag, pixels, step, dataformats="HWC")  # the writer queues what threads give it
 
     def text(self, tag: str, markdown: str, step: int) -> None:
+        """Write a text."""
         self.logger.experiment.add_text(tag, markdown, step)
 
     def layout(self, layout: Layout) -> None:
+        """Write the charts of the Custom Scalars tab."""
         self.logger.experiment.add_custom_scalars(
             {
                 section: {
@@ -127,6 +131,10 @@ class TensorBoard(Adapter):
     def hyperparameters(
         self, values: Mapping[str, str | float], metrics: Mapping[str, str], shown: Container[str]
     ) -> None:
+        """Write the columns of the HParams tab, and this run's values."""
+        from tensorboard.plugins.hparams import summary_v2 as hparams
+        from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
         # Not the logger's log_hyperparams, which wants the metrics' values: these columns follow the scalars while the
         # run goes on. The folder tells runs with equal values apart.
         columns = [hparams.HParam(name) for name in values]
@@ -146,5 +154,5 @@ ADAPTERS: list[tuple[Callable[[Any], bool], type[Adapter]]] = [(TensorBoard.serv
 
 
 def adapter_for(logger: Any) -> Adapter:
-    """The adapter of the logger's kind, or the one that any logger can have."""
+    """Return the adapter of the logger's kind, or the one that any logger can have."""
     return next((adapter for serves, adapter in ADAPTERS if serves(logger)), Adapter)(logger)

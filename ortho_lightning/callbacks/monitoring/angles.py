@@ -1,4 +1,4 @@
-"""The angles of a model's layers as reports, scalars and histograms."""
+"""Angles of a model's layers as reports and scalars."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from ortho_lightning import functional as OF
+from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.layers.filters import layer_filters
+from ortho_lightning.layers.selection import Layers, select_layers
 
 # The statistics logged during training of a wider layer are those of this many of its filters, evenly spaced: all
 # pairs of 50,000 filters take half a minute on two cores, and 8 million pairs tell the spread to 0.05%.
@@ -19,7 +21,7 @@ WIDEST_LOGGED = 4096
 
 
 def layer_angles(layers: Mapping[str, nn.Module], widest: int = WIDEST_LOGGED) -> dict[str, OF.AngleStatistics]:
-    """Angle statistics of each layer that has weights yet, of at most ``widest`` of its filters a group."""
+    """Return the angle statistics of each layer that has weights yet, of at most ``widest`` of its filters a group."""
     measured = {}
     for name, module in layers.items():
         kernel = current_filters(module)
@@ -30,7 +32,7 @@ def layer_angles(layers: Mapping[str, nn.Module], widest: int = WIDEST_LOGGED) -
 
 
 def angle_report(layers: Mapping[str, nn.Module]) -> list[dict[str, Any]]:
-    """One dict a layer; see :meth:`~ortho_lightning.OrthogonalityCallback.angle_report`."""
+    """Return a dict a layer; see :meth:`~ortho_lightning.AngleMonitor.angle_report`."""
     report = []
     for name, module in layers.items():
         kernel = current_filters(module)
@@ -58,9 +60,26 @@ def angle_report(layers: Mapping[str, nn.Module]) -> list[dict[str, Any]]:
     return report
 
 
+def selected_report(
+    layers: Mapping[str, nn.Module], module: nn.Module | None, selection: Layers, exclude: Layers
+) -> list[dict[str, Any]]:
+    """Return the report of the layers that a callback selects in ``module``, or of ``layers`` where that is None.
+
+    Raises:
+        ConfigurationError: if there is neither.
+        LayerSelectionError: if the selection matches no layer of ``module``.
+    """
+    if module is not None:
+        layers = select_layers(module, selection, exclude)
+    if not layers:
+        raise ConfigurationError("angle_report() before fit: give it the module, angle_report(module)")
+    return angle_report(layers)
+
+
 def angle_scalars(measured: Mapping[str, OF.AngleStatistics]) -> dict[str, float]:
-    """Scalars of each layer, ``<scalar>/<layer>``, and of the model: their mean, with a band of the
-    mean spread, and the largest cosine.
+    """Return scalars of each layer, ``<scalar>/<layer>``, and of the model.
+
+    Those of the model are means over layers, with a band of the mean standard deviation, and the largest cosine.
     """
     per_layer: dict[str, dict[str, float]] = {}
     for name, statistics in measured.items():
@@ -82,11 +101,11 @@ def angle_scalars(measured: Mapping[str, OF.AngleStatistics]) -> dict[str, float
 
 
 def is_ready(module: nn.Module) -> bool:
-    """Whether the layer has weights yet: a lazy one that has seen no data has none."""
+    """Return whether the layer has weights yet: a lazy one that has seen no data has none."""
     return not (isinstance(module, LazyModuleMixin) and module.has_uninitialized_params())
 
 
 @torch.no_grad()
 def current_filters(module: nn.Module) -> Tensor | None:
-    """The layer's filters ``(groups, k, d)`` as they are now, or None if it has none yet."""
+    """Return the layer's filters ``(groups, k, d)`` as they are now, or None if it has none yet."""
     return layer_filters(module) if is_ready(module) else None

@@ -1,36 +1,69 @@
-"""What makes the logs explain themselves: the arrangement of the scalars, the table of the layers, the progress bar."""
+"""The arrangement of the scalars in charts, the table of the layers and the progress bar."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ortho_lightning import functional as OF
-from ortho_lightning.callbacks.monitoring import angles
+from ortho_lightning.callbacks.monitoring import angles, loggers
 from ortho_lightning.callbacks.monitoring.adapters import Chart, Layout
 from ortho_lightning.tables import markdown_table
 
 ON_THE_BAR = ("total_loss", "penalty", "angle_std")
 
 
-def layout(names: Mapping[str, Sequence[str]]) -> Layout:
-    """Charts of the logged scalars, for each callback's name and the layers it selects, from input to output."""
-    others = rf"(?!({'|'.join(map(re.escape, names))})/)"  # the user's own names, whatever they are
-    sections = {"task": [Chart("accuracy", (f"{others}.*acc.*",)), Chart("loss of the task", (f"{others}.*loss.*",))]}
-    for name, layers in names.items():
-        sections[name] = [
-            Chart("loss = task + penalty", (f"{name}/task_loss", f"{name}/penalty_loss", f"{name}/total_loss")),
-            Chart("angle, mean ± spread", (f"{name}/angle_mean", f"{name}/angle_lower", f"{name}/angle_upper"), True),
-            Chart("spread by layer, 1 = random", _by_layer(name, "spread_ratio", layers)),
-            Chart("largest |cos|", _by_layer(name, "max_abs_cos", layers)),
-            Chart("penalty", (f"{name}/penalty", f"{name}/penalty_floor")),
-            Chart("penalty weight", (f"{name}/weight",)),
-        ]
-    return sections
+class HasCharts(Protocol):
+    """Callback whose scalars are arranged in charts."""
+
+    name: str
+
+    def chart_sections(self) -> Mapping[str, list[Chart]]:
+        """Return the charts by the title of their section."""
+
+
+def log_layout_once(trainer: Any, callback: HasCharts) -> None:
+    """Give the loggers the charts of all callbacks, if ``callback`` is the first of them."""
+    sections = [other for other in trainer.callbacks if callable(getattr(type(other), "chart_sections", None))]
+    sections = sections or [callback]  # another callback may forward its hooks to this one
+    if sections[0] is callback:
+        loggers.log_layout(trainer, layout([section.chart_sections() for section in sections]))
+
+
+def layout(of_callbacks: Sequence[Mapping[str, list[Chart]]]) -> Layout:
+    """Return the charts of the user's own accuracies and losses, and those of each callback."""
+    sections: dict[str, list[Chart]] = {}
+    for charts in of_callbacks:
+        for name, own in charts.items():
+            sections.setdefault(name, []).extend(own)
+    others = rf"(?!({'|'.join(map(re.escape, sections))})/)"  # the user's own names, whatever they are
+    task = [Chart("accuracy", (f"{others}.*acc.*",)), Chart("loss of the task", (f"{others}.*loss.*",))]
+    return {"task": task, **sections}
+
+
+def angle_charts(name: str, layers: Sequence[str]) -> list[Chart]:
+    """Return the charts of a callback's angles, the layers from input to output."""
+    return [
+        Chart("angle, mean ± spread", (f"{name}/angle_mean", f"{name}/angle_lower", f"{name}/angle_upper"), True),
+        Chart("spread by layer, 1 = random", _by_layer(name, "spread_ratio", layers)),
+        Chart("largest |cos|", _by_layer(name, "max_abs_cos", layers)),
+    ]
+
+
+def loss_chart(name: str) -> Chart:
+    """Return the chart of the loss and its parts."""
+    return Chart("loss = task + penalty", (f"{name}/task_loss", f"{name}/penalty_loss", f"{name}/total_loss"))
+
+
+def penalty_charts(name: str) -> list[Chart]:
+    """Return the charts of a callback's penalty and its weight."""
+    return [
+        Chart("penalty", (f"{name}/penalty", f"{name}/penalty_floor")),
+        Chart("penalty weight", (f"{name}/weight",)),
+    ]
 
 
 def _by_layer(name: str, key: str, layers: Sequence[str]) -> tuple[str, ...]:
@@ -38,7 +71,7 @@ def _by_layer(name: str, key: str, layers: Sequence[str]) -> tuple[str, ...]:
 
 
 def layer_table(layers: Mapping[str, nn.Module]) -> str:
-    """What the layers are and what their angles are to be set against, as a Markdown table."""
+    """Return the layers, and the references to compare their angles with, as a Markdown table."""
     rows = [["layer", "groups", "k", "d", "pairs", "Welch floor (rms cosine)", "spread of random directions"]]
     for name, module in layers.items():
         kernel = angles.current_filters(module)
@@ -52,22 +85,17 @@ def layer_table(layers: Mapping[str, nn.Module]) -> str:
     return markdown_table(rows)
 
 
-def loss_scalars(trainer: Any, module: Any, outputs: Any, joined: Tensor | None) -> dict[str, float]:
-    """The parts of a step's loss, from what ``training_step`` returned and from the penalty that joined it, if one did.
+def log_step(trainer: Any, name: str, scalars: Mapping[str, float], step: int | None = None) -> None:
+    """Log scalars under a callback's name, and put those to watch on the progress bar, whichever it is.
 
-    None under manual optimization, where a step may have several losses, and of a step that was skipped.
+    Args:
+        trainer: whose loggers get them.
+        name: prefix of the logged names.
+        scalars: by name; nothing is logged where there are none.
+        step: the x axis; None: now.
     """
-    total = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
-    if not module.automatic_optimization or not isinstance(total, Tensor):
-        return {}
-    # Lightning takes a loss of shape (1,) too, and has divided it
-    total = total.detach().reshape(()) * trainer.accumulate_grad_batches
-    penalty = torch.zeros_like(total) if joined is None else joined.to(total).reshape(())
-    task, penalty, total = torch.stack([total - penalty, penalty, total]).tolist()
-    return {"task_loss": task, "penalty_loss": penalty, "total_loss": total}
-
-
-def show_on_bar(trainer: Any, name: str, scalars: Mapping[str, float]) -> None:
-    """Put the figures to watch on the progress bar, whichever it is."""
+    if not scalars:
+        return
     # the dictionary that bars read; log(prog_bar=True) would have a module copy, reduce and keep the values as well
     trainer.progress_bar_metrics.update({f"{name}/{key}": scalars[key] for key in ON_THE_BAR if key in scalars})
+    loggers.log_scalars(trainer, {f"{name}/{key}": value for key, value in scalars.items()}, step)

@@ -1,36 +1,37 @@
-"""The pictures of a training: when they are due, and drawing them beside it."""
+"""Figures of a training: when they are due, and drawing them beside it."""
 
 from __future__ import annotations
 
 import contextlib
 import math
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
 import torch
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from ortho_lightning import plots
 from ortho_lightning.callbacks.monitoring import angles, loggers
 from ortho_lightning.callbacks.monitoring.adapters import Adapter
 from ortho_lightning.errors import LayerSelectionError
 from ortho_lightning.layers.filters import effective_weight
 from ortho_lightning.layers.selection import select_layers
 
-Layers: TypeAlias = Mapping[str, nn.Module]
+if TYPE_CHECKING:
+    import numpy as np
+
+SelectedLayers: TypeAlias = Mapping[str, nn.Module]
 
 
-class Gallery:
-    """Pictures of each layer before training, evenly between and after it; drawn by one thread while training goes on.
+class Figures:
+    """Figures of each layer before training, evenly between and after it, drawn by one thread while training goes on.
 
     Nothing random is used, and what is drawn was copied when it was due, so the training neither waits nor changes.
 
     Args:
-        name: prefix of the pictures' names.
+        name: prefix of the figures' names.
         times: how often, the first and the last included; None: never. 1 is the end only.
     """
 
@@ -39,15 +40,18 @@ class Gallery:
         self.times = times
         self._progress = 0.0
         self._drawn_at = -1
+        self._pool: ThreadPoolExecutor | None = None
         self._drawings: list[Future[None]] = []
 
-    def start(self, trainer: Any, module: nn.Module, layers: Layers) -> None:
+    def start(self, trainer: Any, module: nn.Module, layers: SelectedLayers) -> None:
+        """Draw the figures before training."""
         self._progress = _progress(trainer)
         self._drawn_at = -1
         if self.times != 1:
             self._draw(trainer, module, layers, f"before epoch {trainer.current_epoch + 1}")
 
-    def epoch_end(self, trainer: Any, module: nn.Module, layers: Layers) -> None:
+    def epoch_end(self, trainer: Any, module: nn.Module, layers: SelectedLayers) -> None:
+        """Draw figures, if they are due after this epoch."""
         if self.times is None:
             return
         before, self._progress = self._progress, _progress(trainer, ended=1)
@@ -56,30 +60,32 @@ class Gallery:
         if math.floor(before * between) < math.floor(self._progress * between) < between:
             self._draw(trainer, module, layers, f"after epoch {trainer.current_epoch + 1}")
 
-    def finish(self, trainer: Any, module: nn.Module, layers: Layers) -> None:
-        """Draw the last pictures and wait for all that is still being drawn."""
+    def finish(self, trainer: Any, module: nn.Module, layers: SelectedLayers) -> None:
+        """Draw the last figures and wait for all that is still being drawn."""
         if self._drawn_at != trainer.global_step:
             self._draw(trainer, module, layers, f"after epoch {trainer.current_epoch}")
         for drawing in self._drawings:
             error = drawing.exception()
             if error is not None:
-                rank_zero_warn(f"OrthogonalityCallback({self.name!r}): a picture could not be drawn: {error!r}")
+                rank_zero_warn(f"AngleMonitor({self.name!r}): a figure could not be drawn: {error!r}")
                 break
         self.close()
 
     def close(self) -> None:
-        """Leave what has not been begun."""
-        for drawing in self._drawings:
-            drawing.cancel()
-        wait(self._drawings)
+        """Drop what has not been begun, and wait for the thread to end."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+        self._pool = None
         self._drawings = []
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_drawings": []}  # a copy draws its own
+        return {**self.__dict__, "_pool": None, "_drawings": []}  # a copy draws its own
 
-    def _draw(self, trainer: Any, module: nn.Module, layers: Layers, when: str) -> None:
+    def _draw(self, trainer: Any, module: nn.Module, layers: SelectedLayers, when: str) -> None:
         if self.times is None or not trainer.loggers:
             return
+        from ortho_lightning import plots  # matplotlib is loaded where something is drawn
+
         self._drawn_at = trainer.global_step
         # read on every process, for a sharded weight is gathered by all
         first, weight, of = _first_filters(module, layers)
@@ -104,14 +110,15 @@ class Gallery:
             for adapter in takers:
                 adapter.picture(f"{self.name}/{tag}", pixels, step)
 
-        wait(self._drawings)  # one thread at a time: matplotlib promises nothing to several
-        thread = ThreadPoolExecutor(1, "ortho-pictures")
-        self._drawings += [thread.submit(draw, tag, drawing) for tag, drawing in drawings.items()]
-        thread.shutdown(wait=False)  # it ends by itself when all is drawn, whether or not somebody calls close()
+        if self._pool is not None:
+            self._pool.shutdown(wait=True)  # one thread at a time: matplotlib promises nothing to several
+        self._pool = ThreadPoolExecutor(1, "ortho-figures")
+        self._drawings += [self._pool.submit(draw, tag, drawing) for tag, drawing in drawings.items()]
+        self._pool.shutdown(wait=False)  # it ends by itself when all is drawn, whether or not somebody calls close()
 
 
 def _progress(trainer: Any, ended: int = 0) -> float:
-    """How far the training is, in [0, 1], by its epochs or its steps; 0 where neither has an end."""
+    """Return how far the training is, in [0, 1], by its epochs or its steps; 0 where neither has an end."""
     parts = [0.0]
     if trainer.max_epochs is not None and trainer.max_epochs > 0:
         parts.append((trainer.current_epoch + ended) / trainer.max_epochs)
@@ -120,8 +127,10 @@ def _progress(trainer: Any, ended: int = 0) -> float:
     return min(max(parts), 1.0)
 
 
-def _first_filters(module: nn.Module, layers: Layers) -> tuple[str, Tensor | None, int]:
-    """Name of the model's first layer, chosen or not, at most 256 of its filters on the CPU, and how many it has."""
+def _first_filters(module: nn.Module, layers: SelectedLayers) -> tuple[str, Tensor | None, int]:
+    """Return the first layer's name, chosen or not, at most 256 of its filters on the CPU, and how many it has."""
+    from ortho_lightning import plots
+
     with contextlib.suppress(LayerSelectionError):  # none of the usual kinds: the first of the chosen
         layers = select_layers(module)
     for name, layer in layers.items():

@@ -1,4 +1,4 @@
-"""Handing what there is to see to whatever loggers a Trainer has; what each kind takes is in ``adapters``."""
+"""Logging to every logger of a Trainer; what each kind of logger takes is in ``adapters``."""
 
 from __future__ import annotations
 
@@ -13,21 +13,27 @@ from ortho_lightning.functional import AngleStatistics
 
 
 def log_step(trainer: Any) -> int:
-    """The x axis that Lightning uses for its own metrics."""
+    """Return the x axis that Lightning uses for its own metrics."""
     return int(trainer.fit_loop.epoch_loop._batches_that_stepped)
 
 
 def adapters(trainer: Any) -> list[Adapter]:
-    """An adapter for each logger; none on processes other than the first, whose loggers write nothing."""
+    """Return an adapter for each logger; none on processes other than the first, whose loggers write nothing."""
     return [adapter_for(logger) for logger in trainer.loggers] if trainer.is_global_zero else []
 
 
-def log_scalars(trainer: Any, metrics: dict[str, float]) -> None:
-    """Give scalars to every logger, and to ``callback_metrics`` for EarlyStopping and ModelCheckpoint."""
+def log_scalars(trainer: Any, metrics: dict[str, float], step: int | None = None) -> None:
+    """Give scalars to every logger, and to ``callback_metrics`` for EarlyStopping and ModelCheckpoint.
+
+    Args:
+        trainer: whose loggers get them.
+        metrics: by their whole name.
+        step: the x axis; None: now.
+    """
     device = trainer.strategy.root_device
     trainer.callback_metrics.update({name: torch.tensor(value, device=device) for name, value in metrics.items()})
     for logger in trainer.loggers:
-        logger.log_metrics(metrics, step=log_step(trainer))
+        logger.log_metrics(metrics=metrics, step=log_step(trainer) if step is None else step)
 
 
 def log_angle_histogram(trainer: Any, tag: str, statistics: AngleStatistics) -> None:
@@ -73,7 +79,7 @@ def log_text(trainer: Any, tag: str, markdown: str) -> None:
 
 
 def log_layout(trainer: Any, layout: Layout) -> None:
-    """Tell the loggers that can arrange scalars how; once a run, since TensorBoard reads the first only."""
+    """Give the loggers that arrange scalars their layout; once a run, since TensorBoard reads the first only."""
     for adapter in adapters(trainer):
         adapter.layout(layout)
 
@@ -81,6 +87,6 @@ def log_layout(trainer: Any, layout: Layout) -> None:
 def log_hyperparameters(
     trainer: Any, values: Mapping[str, str | float], metrics: Mapping[str, str], shown: Container[str]
 ) -> None:
-    """Give every logger what runs are compared by; see :meth:`Adapter.hyperparameters`."""
+    """Give every logger the hyperparameters of the run; see :meth:`Adapter.hyperparameters`."""
     for adapter in adapters(trainer):
         adapter.hyperparameters(values, metrics, shown)

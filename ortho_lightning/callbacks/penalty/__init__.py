@@ -1,1 +1,1 @@
-"""The penalty's path through a training step, from hook to loss."""
+"""Path of the penalty through a training step, from hook to loss."""

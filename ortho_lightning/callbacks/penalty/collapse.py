@@ -1,4 +1,4 @@
-"""Watching for the one failure that an orthogonality penalty is known for: too large a weight ruins the network."""
+"""Watch for the one failure that an orthogonality penalty is known for: too large a weight ruins the network."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class CollapseWatch:
-    """Tells when filters fall together although they are penalized for it.
+    """Tell when filters fall together although they are penalized for it.
 
     A weight too large makes steps that overshoot: within a few steps the filters of whole layers turn the same way,
     and the penalty rises by an order of magnitude instead of falling. Both signs are asked for: the penalty's average

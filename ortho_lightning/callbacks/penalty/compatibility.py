@@ -1,4 +1,4 @@
-"""What the callback asks of a Trainer and of a module before it begins."""
+"""Checks and facts of a Trainer and a module that the penalty depends on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ortho_lightning.errors import ConfigurationError
 
 
 def check_strategy(trainer: Any, gradient_ratio: bool) -> None:
-    """Refuse strategies under which a layer's weight is no longer a tensor of its shape, or its gradient not whole.
+    """Reject strategies under which a layer's weight is no longer a tensor of its shape, or its gradient not whole.
 
     Args:
         trainer: of either package name of Lightning.
@@ -36,7 +36,7 @@ def check_strategy(trainer: Any, gradient_ratio: bool) -> None:
 
 
 def total_steps(trainer: Any, module: Any) -> float:
-    """The number of steps of the training as the callback counts them."""
+    """Return the number of steps of the training as the callback counts them."""
     total = trainer.estimated_stepping_batches
     if not module.automatic_optimization and trainer.max_steps > 0:
         # Lightning counts the steps of every optimizer towards max_steps, the callback their batch once
@@ -45,7 +45,7 @@ def total_steps(trainer: Any, module: Any) -> float:
 
 
 def is_compiled(module: nn.Module) -> bool:
-    """Whether torch.compile was asked for the module or a part of it."""
+    """Return whether torch.compile was asked for the module or a part of it."""
     return getattr(module, "_compiler_ctx", None) is not None or any(
         "_orig_mod" in part._modules or part._compiled_call_impl is not None  # torch.compile(m) and m.compile()
         for part in module.modules()
@@ -53,6 +53,6 @@ def is_compiled(module: nn.Module) -> bool:
 
 
 def loss_scale(trainer: Any) -> float:
-    """What mixed precision in 16 bits multiplies the loss by; 1 without."""
+    """Return what mixed precision in 16 bits multiplies the loss by; 1 without."""
     scaler = getattr(trainer.precision_plugin, "scaler", None)
     return 1.0 if scaler is None else float(scaler.get_scale())

@@ -1,23 +1,23 @@
-"""How strong the penalty is beside the task: the ratio of their gradients' norms, found without disturbing either."""
+"""The ratio of the penalty's gradient to the task's, measured without disturbing training."""
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from ortho_lightning.callbacks.penalty.synchronize import world_size
+from ortho_lightning.distributed import world_size
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.layers.filters import weight_parameters
 
 
 class GradientRatio:
-    """The norm of the penalty's gradient over that of the task's, on the weights of each layer and of all together.
+    """Norm of the penalty's gradient over that of the task's, on the weights of each layer and of all together.
 
     Two backward passes of their own, through the graph that training will go through afterwards: nothing is added to
     any ``.grad``, and buffers and the random state, which activation checkpointing moves when it recomputes, are put
@@ -32,8 +32,6 @@ class GradientRatio:
     """
 
     def __init__(self, model: nn.Module, layers: Mapping[str, nn.Module], every: int) -> None:
-        self.found: dict[str, float] = {}
-        """What was measured since it was last emptied: ``gradient_ratio`` and ``gradient_ratio/<layer>``."""
         self._model = model
         self._layers = layers
         self._every = every
@@ -42,16 +40,17 @@ class GradientRatio:
         self._norms: dict[int, tuple[float, float]] = {}  # of the penalty and of the task, by parameter
 
     def is_due(self, step: int, batch: int) -> bool:
-        """Whether to measure now: at the first penalty of an interval, and all others in the same batch."""
+        """Return whether to measure now: at the first penalty of an interval, and all others in the same batch."""
         if step // self._every != self._window:
             self._window, self._batch = step // self._every, batch
             self._norms = {}
         return batch == self._batch
 
-    def measure(self, penalty: Tensor | None, loss: Tensor, scale: float) -> None:
-        """Compare the gradients of the penalty, weighted as it joins, and of the loss that it joins.
+    def measure(self, penalty: Tensor | None, loss: Tensor, scale: float) -> dict[str, float]:
+        """Return the ratios of the gradients of the penalty, weighted as it joins, and of the task's loss.
 
-        Left out are layers that the penalty does not reach, and quotients that are not finite.
+        The names are ``gradient_ratio`` and ``gradient_ratio/<layer>``. Left out are layers that the penalty does not
+        reach, and quotients that are not finite.
 
         Args:
             penalty: None: no layer ran in this process.
@@ -59,7 +58,7 @@ class GradientRatio:
             scale: what both are multiplied by on the way back, so that half precision holds them (the loss's scale).
         """
         if penalty is None and world_size() == 1:
-            return
+            return {}
         weights = {name: _trained(layer) for name, layer in self._layers.items()}
         parameters = list({id(weight): weight for own in weights.values() for weight in own}.values())
         with _undisturbed(self._model, loss.device), _explained():
@@ -68,17 +67,19 @@ class GradientRatio:
         for parameter, reached, own, task in zip(parameters, *_averaged(of_penalty, of_task, parameters), strict=True):
             if reached:
                 self._norms[id(parameter)] = (_norm(own), _norm(task))
-        for name, own_weights in weights.items():
-            known = [self._norms[id(weight)] for weight in own_weights if id(weight) in self._norms]
-            self._record(f"gradient_ratio/{name}", known)
-        self._record("gradient_ratio", self._norms.values())
+        by_layer = {
+            f"gradient_ratio/{name}": _ratio([self._norms[id(own)] for own in of_layer if id(own) in self._norms])
+            for name, of_layer in weights.items()
+        }
+        found = {**by_layer, "gradient_ratio": _ratio(list(self._norms.values()))}
+        return {key: ratio for key, ratio in found.items() if ratio is not None}
 
-    def _record(self, key: str, norms: Iterable[tuple[float, float]]) -> None:
-        norms = list(norms)
-        penalty = math.hypot(*(of_penalty for of_penalty, _ in norms))
-        task = math.hypot(*(of_task for _, of_task in norms))
-        if task > 0 and math.isfinite(penalty / task):
-            self.found[key] = penalty / task
+
+def _ratio(norms: Sequence[tuple[float, float]]) -> float | None:
+    """Return the norm of all penalty gradients over that of all task gradients; None where it is not finite."""
+    penalty = math.hypot(*(of_penalty for of_penalty, _ in norms))
+    task = math.hypot(*(of_task for _, of_task in norms))
+    return penalty / task if task > 0 and math.isfinite(penalty / task) else None
 
 
 def _trained(layer: nn.Module) -> list[Tensor]:
@@ -96,7 +97,7 @@ def _gradients(value: Tensor | None, parameters: Sequence[Tensor], scale: float)
 def _averaged(
     of_penalty: Sequence[Tensor | None], of_task: Sequence[Tensor | None], parameters: Sequence[Tensor]
 ) -> tuple[list[bool], list[Tensor], list[Tensor]]:
-    """Which parameters the penalty reaches, and both gradients in float32 or better: means over processes."""
+    """Return which parameters the penalty reaches, and both gradients in float32 or better: means over processes."""
     reached = [gradient is not None for gradient in of_penalty]
     both = []
     for gradient, parameter in zip((*of_penalty, *of_task), (*parameters, *parameters), strict=True):

@@ -1,80 +1,162 @@
-"""Standing between Trainer and LightningModule while ``fit`` runs, and leaving no trace.
+"""Interception of ``training_step`` and ``manual_backward`` while ``fit`` runs.
 
-``training_step`` and ``manual_backward`` are replaced on the instance (Lightning looks them up there, inside DDP's
-forward). Several callbacks share one replacement, so that they can come and go in any order.
+Both are replaced on the instance (Lightning looks them up there, inside DDP's forward). Several callbacks share one
+replacement, so that they can come and go in any order, and each sees the task's loss before any penalty.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import types
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-from torch import nn
+from torch import Tensor, nn
 
 _METHODS = ("training_step", "manual_backward")
 
 
-class Interceptor(Protocol):
-    """What a callback does around the two methods: ``call`` is the method, or the next interceptor before it."""
+class Participant(Protocol):
+    """What a callback contributes to a training step."""
 
-    def around_training_step(self, module: Any, call: Any, *args: Any, **kwargs: Any) -> Any: ...
+    def serves(self, module: Any) -> bool:
+        """Return whether this training step belongs to the fit of the callback."""
 
-    def around_manual_backward(self, module: Any, call: Any, *args: Any, **kwargs: Any) -> Any: ...
+    def recording(self, module: Any) -> AbstractContextManager[None]:
+        """Return the context in which ``training_step`` runs."""
+
+    def weighted_penalty(self, loss: Tensor, whole_step: bool) -> Tensor | None:
+        """Return what to add to the loss.
+
+        Args:
+            loss: of the task, without any penalty.
+            whole_step: every run of the step counts; otherwise those in the loss's graph.
+        """
+
+    def step_ran(self, module: Any) -> None:
+        """Called after ``training_step``."""
 
 
-def attach(module: nn.Module, interceptor: Interceptor) -> None:
-    """Let ``interceptor`` stand around the module's methods; attaching twice is attaching once."""
-    for name in _METHODS:
-        current = module.__dict__.get(name)
-        if not isinstance(current, _Intercepted):
-            current = _Intercepted(module, name)
-            setattr(module, name, current)
-        if interceptor not in current.interceptors:
-            current.interceptors.append(interceptor)
+def attach(module: nn.Module, participant: Participant) -> None:
+    """Let ``participant`` join the module's training steps; attaching twice is attaching once."""
+    interception = _interception_of(module)
+    if interception is None:
+        interception = Interception(module)
+    if participant not in interception.participants:
+        interception.participants.append(participant)
 
 
-def detach(module: nn.Module, interceptor: Interceptor) -> None:
-    """Undo :func:`attach`; with the last interceptor the module's own attributes come back."""
-    for name in _METHODS:
-        current = module.__dict__.get(name)
-        if not isinstance(current, _Intercepted):
-            continue
-        if interceptor in current.interceptors:
-            current.interceptors.remove(interceptor)
-        if not current.interceptors:
-            if current.was_instance_attribute:  # compiled modules have one
-                setattr(module, name, current.original)
+def detach(module: nn.Module, participant: Participant) -> None:
+    """Undo :func:`attach`; with the last participant the module's own attributes come back."""
+    interception = _interception_of(module)
+    if interception is not None and participant in interception.participants:
+        interception.participants.remove(participant)
+        if not interception.participants:
+            interception.remove()
+
+
+def task_loss(module: nn.Module) -> Tensor | None:
+    """Return the loss of the last training step before any penalty; None where nobody takes part in the steps."""
+    interception = _interception_of(module)
+    return None if interception is None else interception.task_loss
+
+
+def _interception_of(module: nn.Module) -> Interception | None:
+    methods = (module.__dict__.get(name) for name in _METHODS)
+    return next((method.interception for method in methods if isinstance(method, _Method)), None)
+
+
+class Interception:
+    """The two methods of one module, with the callbacks that take part in its training steps."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.participants: list[Participant] = []
+        self.task_loss: Tensor | None = None
+        """The loss of the last step before any penalty, without graph."""
+        self._module = module
+        self._serving: list[Participant] = []
+        self._methods = {name: _Method(self, module, name) for name in _METHODS}
+        for name, method in self._methods.items():
+            setattr(module, name, method)
+
+    def remove(self) -> None:
+        """Put the module's own methods back."""
+        for name, method in self._methods.items():
+            if self._module.__dict__.get(name) is not method:
+                continue
+            if method.was_instance_attribute:  # compiled modules have one
+                setattr(self._module, name, method.original)
             else:
-                delattr(module, name)
+                delattr(self._module, name)
+
+    def training_step(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Run the step under the participants' recording, and add their penalties to its loss."""
+        module: Any = self._module
+        serving = [participant for participant in list(self.participants) if participant.serves(module)]
+        # validation_step may call training_step, and training_step may call itself
+        if self._serving or not serving or not module.trainer.training:
+            return call(*args, **kwargs)
+        self._serving = serving
+        self.task_loss = None
+        try:
+            with contextlib.ExitStack() as contexts:
+                for participant in serving:
+                    contexts.enter_context(participant.recording(module))
+                output = call(*args, **kwargs)
+            if module.automatic_optimization:
+                output = self._joined_output(output)
+            for participant in serving:
+                participant.step_ran(module)
+        except BaseException:
+            # An error in the step ends fit, and another callback's error in on_exception could keep ours from hearing
+            # of it. (An error in manual_backward may be caught by the step.)
+            for participant in list(self.participants):
+                detach(module, participant)
+            raise
+        finally:
+            self._serving = []
+        return output
+
+    def manual_backward(self, call: Callable[..., Any], loss: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Run ``manual_backward`` with the penalties of the runs that its loss depends on."""
+        return call(self._joined(loss, whole_step=False), *args, **kwargs)
+
+    def _joined_output(self, output: Any) -> Any:
+        if isinstance(output, Tensor):
+            return self._joined(output, whole_step=True)
+        if isinstance(output, Mapping) and isinstance(output.get("loss"), Tensor):
+            joined: Any = copy.copy(output)
+            joined["loss"] = self._joined(output["loss"], whole_step=True)
+            return joined
+        return output  # None: the step is skipped; Lightning says what is wrong with anything else
+
+    def _joined(self, loss: Tensor, whole_step: bool) -> Tensor:
+        self.task_loss = loss.detach()
+        joined = loss
+        for participant in self._serving:
+            penalty = participant.weighted_penalty(loss, whole_step)
+            if penalty is not None:
+                joined = joined + penalty
+        return joined
 
 
-class _Intercepted:
-    """A method of one module with interceptors around it; wraps it so that Lightning reads the true signature."""
+class _Method:
+    """A method of one module that goes through its interception; wraps it so that Lightning reads its signature."""
 
-    def __init__(self, module: nn.Module, name: str) -> None:
+    def __init__(self, interception: Interception, module: nn.Module, name: str) -> None:
         original = getattr(module, name)
         functools.update_wrapper(self, original)
+        self.interception = interception
         self.module = module
         self.name = name
         self.original = original
         self.was_instance_attribute = name in module.__dict__
-        self.interceptors: list[Interceptor] = []
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        call = self.original
-        for interceptor in list(self.interceptors):
-            call = functools.partial(getattr(interceptor, f"around_{self.name}"), self.module, call)
-        try:
-            return call(*args, **kwargs)
-        except BaseException:
-            # An error in the step ends fit, and another callback's error in on_exception could keep ours from hearing
-            # of it. (An error in manual_backward may be caught by the step.)
-            if self.name == "training_step":
-                for interceptor in list(self.interceptors):
-                    detach(self.module, interceptor)
-            raise
+        return getattr(self.interception, self.name)(self.original, *args, **kwargs)
 
     # A module that is copied or pickled while it trains (an EMA teacher, say) takes its own method along, not this.
 

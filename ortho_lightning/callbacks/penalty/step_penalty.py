@@ -1,69 +1,91 @@
-"""From what the layers did in a step to the penalty of the step."""
+"""The penalty of a step as a function of the recorded runs."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from ortho_lightning.callbacks.penalty.recording import LayerRecorder
-from ortho_lightning.callbacks.penalty.synchronize import joined_statistics, world_size
+from ortho_lightning.callbacks.penalty.recording import Run
+from ortho_lightning.callbacks.penalty.synchronize import joined_statistics
+from ortho_lightning.distributed import world_size
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.layers.filters import filter_counts
-from ortho_lightning.regularizers import Regularizer
+from ortho_lightning.regularizers import LayerView, Regularizer
+
+
+@dataclass(frozen=True)
+class Penalties:
+    """The penalty of a step."""
+
+    total: Tensor
+    """The sum over layers, with its graph."""
+    by_layer: dict[str, Tensor]
+    """The mean over runs of each layer, without graph."""
 
 
 class StepPenalty:
-    """The penalties of the selected layers for the runs that the recorder holds.
+    """The sum over layers of the mean over runs of a regularizer's penalty.
 
     Args:
         layers: the layers by name.
         regularizer: the penalty of one layer.
-        sync: whose rows make a penalty on outputs under DDP: "local" or "global".
+        sync: whose outputs make a penalty on outputs under DDP: "local" or "global".
     """
 
     def __init__(
-        self,
-        layers: dict[str, nn.Module],
-        regularizer: Regularizer,
-        sync: Literal["local", "global"],
+        self, layers: Mapping[str, nn.Module], regularizer: Regularizer, sync: Literal["local", "global"]
     ) -> None:
-        self.recorder = LayerRecorder(layers, regularizer)
-        self.by_layer: dict[str, Tensor] = {}
-        """The last penalty of each layer, without graph."""
-        self.diagnostics: dict[str, float] = {}
-        """Further scalars of the last step that asked for them; ``<scalar>/<layer>`` for those of one layer."""
         self._layers = layers
         self._regularizer = regularizer
-        self._global = sync == "global" and regularizer.observes == "outputs"
+        self._joins_processes = sync == "global" and regularizer.sampling is not None
 
-    def total(self, loss: Tensor, whole_step: bool, diagnose: bool) -> Tensor | None:
-        """The sum over layers of the mean over runs of the penalty, or None where no layer ran.
+    def views(self, runs: Sequence[Run]) -> dict[str, list[LayerView]]:
+        """Return, by layer, what the regularizer sees: every run, or one of those that share their filters."""
+        by_layer: dict[str, list[LayerView]] = {}
+        for run in runs:
+            own = by_layer.setdefault(run.name, [])
+            if not own or self._regularizer.sampling is not None or run.weight is not None:
+                own.append(run.view())
+        return by_layer
 
-        Args:
-            loss: what the penalty will be added to; the total lies on its device.
-            whole_step: every run of the step counts; otherwise those in the loss's graph.
-            diagnose: also find the diagnostics; these wait for the device.
-        """
-        runs = self.recorder.take(None if whole_step else loss)
-        processes = world_size() if self._global else 1
-        penalties = self._joined(runs, loss.device) if processes > 1 else self._own(runs)
+    def total(self, views: Mapping[str, Sequence[LayerView]], device: torch.device) -> Penalties | None:
+        """Return the penalties, the total on ``device``; None where no layer ran."""
+        several = self._joins_processes and world_size() > 1
+        penalties = self._of_all_processes(views, device) if several else self._of_this_process(views)
         if not penalties:
             return None
-        means = {name: torch.stack(values).mean() for name, values in penalties.items()}
-        self.by_layer = {name: mean.detach() for name, mean in means.items()}
-        if diagnose:
-            self._diagnose(runs, processes)
-        return torch.stack([mean.to(loss.device) for mean in means.values()]).sum()
+        means = {name: torch.stack(own).mean() for name, own in penalties.items()}
+        total = torch.stack([mean.to(device) for mean in means.values()]).sum()
+        return Penalties(total, {name: mean.detach() for name, mean in means.items()})
 
-    def _own(self, runs: dict[str, list[Tensor]]) -> dict[str, list[Tensor]]:
-        names = [name for name, own in runs.items() for _ in own]
-        values = [run for own in runs.values() for run in own]
-        penalties = self._regularizer.penalties(values, [self.recorder.layer_seed(name) for name in names])
+    @torch.no_grad()
+    def diagnostics(self, views: Mapping[str, Sequence[LayerView]]) -> dict[str, float]:
+        """Return the regularizer's further scalars: their means, and ``<scalar>/<layer>``; waits for the device."""
+        found: dict[str, list[float]] = {}
+        floors = []
+        for name, (first, *_) in views.items():
+            if (first.outputs if self._regularizer.sampling is not None else first.filters).numel() == 0:
+                continue  # a batch without samples tells nothing
+            floors.append(self._regularizer.floor(first))
+            for key, value in self._regularizer.diagnostics(first).items():
+                found.setdefault(key, []).append(float(value))
+                found[f"{key}/{name}"] = [float(value)]
+        means = {key: sum(values) / len(values) for key, values in found.items()}
+        known = [floor for floor in floors if floor is not None]
+        if known and len(known) == len(floors):
+            # samples of all processes lower the noise
+            means["penalty_floor"] = sum(known) / (world_size() if self._joins_processes else 1)
+        return means
+
+    def _of_this_process(self, views: Mapping[str, Sequence[LayerView]]) -> dict[str, list[Tensor]]:
+        flat = [view for own in views.values() for view in own]
         by_layer: dict[str, list[Tensor]] = {}
-        for name, penalty in zip(names, penalties, strict=True):
-            by_layer.setdefault(name, []).append(self._scalar(name, penalty))
+        for view, penalty in zip(flat, self._regularizer.penalties(flat), strict=True):
+            by_layer.setdefault(view.name, []).append(self._scalar(view.name, penalty))
         return by_layer
 
     def _scalar(self, name: str, penalty: Any) -> Tensor:
@@ -73,27 +95,13 @@ class StepPenalty:
             raise ConfigurationError(f"{kind}.penalty gave {found} for layer {name!r}: it must return a scalar tensor")
         return penalty
 
-    def _joined(self, runs: dict[str, list[Tensor]], device: torch.device) -> dict[str, list[Tensor]]:
-        statistics = {name: [self._regularizer.statistics(run) for run in own] for name, own in runs.items()}
+    def _of_all_processes(
+        self, views: Mapping[str, Sequence[LayerView]], device: torch.device
+    ) -> dict[str, list[Tensor]]:
+        statistics = {name: [self._regularizer.statistics(view) for view in own] for name, own in views.items()}
         shapes: dict[str, tuple[int, ...]] = {}
         for name, layer in self._layers.items():
             groups, k = filter_counts(layer)
             shapes[name] = (groups, k, k)
         joined = joined_statistics(statistics, shapes, reference=torch.zeros((), device=device))
         return {name: [self._regularizer.penalty_from_statistics(run) for run in own] for name, own in joined.items()}
-
-    @torch.no_grad()
-    def _diagnose(self, runs: dict[str, list[Tensor]], processes: int) -> None:
-        found: dict[str, list[float]] = {}
-        floors = []
-        for name, own in runs.items():
-            if own[0].numel() == 0:
-                continue  # a batch without rows tells nothing
-            floors.append(self._regularizer.floor(own[0]))
-            for key, value in self._regularizer.diagnostics(own[0]).items():
-                found.setdefault(key, []).append(float(value))
-                found[f"{key}/{name}"] = [float(value)]
-        self.diagnostics = {key: sum(values) / len(values) for key, values in found.items()}
-        known = [floor for floor in floors if floor is not None]
-        if known and len(known) == len(floors):
-            self.diagnostics["penalty_floor"] = sum(known) / processes  # rows of all processes lower the noise

@@ -9,16 +9,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 
-def world_size() -> int:
-    """The number of processes that train together."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
-
 class _SumOverProcesses(torch.autograd.Function):
     """All-reduce whose gradient needs no second collective.
 
     Every process computes the same penalty from the sum, so the incoming gradients are equal, and DDP divides by the
-    number of processes afterwards: times that number, the averaged gradient is that of one process with all rows.
+    number of processes afterwards: times that number, the averaged gradient is that of one process with all samples.
     """
 
     @staticmethod
@@ -35,7 +30,7 @@ class _SumOverProcesses(torch.autograd.Function):
 def joined_statistics(
     statistics: dict[str, list[Tensor]], shapes: dict[str, tuple[int, ...]], reference: Tensor
 ) -> dict[str, list[Tensor]]:
-    """Each layer's statistics added over processes, run by run.
+    """Return each layer's statistics added over processes, run by run.
 
     One collective for the numbers of runs and one for all statistics, of the same size on every process: a process in
     which a layer did not run takes part with zeros, so that none waits for another that took a different branch.

@@ -5,10 +5,12 @@ outputs without bias, ``(groups, n, k)``, at positions spread evenly over the ba
 """
 
 from ortho_lightning.layers.sampling.inputs import SampledInputs, outputs_from_inputs, sample_inputs
+from ortho_lightning.layers.sampling.options import Sampling
 from ortho_lightning.layers.sampling.tap import as_samples, channels, prepare, sample_outputs, tap
 
 __all__ = [
     "SampledInputs",
+    "Sampling",
     "as_samples",
     "channels",
     "outputs_from_inputs",

@@ -1,4 +1,4 @@
-"""A sample of a layer's inputs, to compute its outputs again without a gradient to the layers below."""
+"""Sampling of a layer's inputs, to compute its outputs again without a gradient to the layers below."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class SampledInputs:
 
 
 def sample_inputs(module: nn.Module, x: Tensor, output: Tensor, max_samples: int | None, seed: int) -> SampledInputs:
-    """What :func:`outputs_from_inputs` needs to find the outputs of :func:`sample_outputs` again.
+    """Return what :func:`outputs_from_inputs` needs to compute the outputs of :func:`sample_outputs` again.
 
-    Linear: the rows ``(n, d)``. Convolutions: the patches under the filters, ``(n, channels, *kernel)``, or with
+    Linear: the samples ``(n, d)``. Convolutions: the patches under the filters, ``(n, channels, *kernel)``, or with
     ``max_samples=None`` the padded images, which are smaller than all their patches.
     """
     x = x.detach()
@@ -51,7 +51,7 @@ def sample_inputs(module: nn.Module, x: Tensor, output: Tensor, max_samples: int
 
 
 def outputs_from_inputs(module: nn.Module, inputs: SampledInputs, weight: Tensor | None = None) -> Tensor:
-    """What the layer answers, without bias, to the inputs of :func:`sample_inputs`: ``(n, channels)``.
+    """Return the layer's outputs, without bias, for the inputs of :func:`sample_inputs`: ``(n, channels)``.
 
     ``weight`` is as in :func:`filters`.
     """

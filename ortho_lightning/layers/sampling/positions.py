@@ -15,7 +15,7 @@ from ortho_lightning.random import mix
 
 @dataclass(frozen=True)
 class Places:
-    """Where rows are taken: from each image at regular distances along the flattened map, from each at others.
+    """Positions of samples: in each image at regular distances along the flattened map, in each at others.
 
     The same places in every image would be the simpler slice and a much worse sample: most places would not be seen in
     a step. So the image that is j-th of its block begins at phase (j + turn) mod period of the distance: a diagonal of
@@ -32,7 +32,7 @@ class Places:
     turn: int
 
     def parts(self, positions: Tensor) -> list[Tensor]:
-        """Views ``(blocks, images, teeth, channels)`` of ``(batch, map, channels)`` with all the rows between them."""
+        """Return views ``(blocks, images, teeth, channels)`` that together hold all the samples."""
         cells = positions[self.images, self.teeth].unflatten(1, (-1, self.distance))[:, :, self.phases]
         cells = cells.unflatten(0, (self.blocks, -1))
         period = cells.shape[3]
@@ -40,13 +40,13 @@ class Places:
         return [part for part in both if part.shape[1] > 0]
 
     def rows(self, positions: Tensor) -> Tensor:
-        """A copy of the rows, ``(n, channels)``."""
+        """Return a copy of the samples, ``(n, channels)``."""
         if positions.numel() == 0:
             return positions.flatten(0, 1).clone()
         return torch.cat(self.parts(positions), 1).flatten(0, -2)
 
     def add(self, positions: Tensor, rows: Tensor) -> None:
-        """Add the rows where they were taken from, in place."""
+        """Add samples where they were taken from, in place."""
         if positions.numel() == 0:
             return
         parts = self.parts(positions)
@@ -57,7 +57,7 @@ class Places:
 
 
 def places_of(shape: Sequence[int], max_samples: int | None, seed: int) -> Places:
-    """Up to ``max_samples`` places in ``(batch, map, channels)``; how many depends on the shape alone."""
+    """Return up to ``max_samples`` places in ``(batch, map, channels)``; how many depends on the shape alone."""
     batch, size, _ = shape
     if batch * size == 0:
         return Places(slice(None), 1, slice(None), 1, slice(None), 0)
@@ -90,25 +90,27 @@ def places_of(shape: Sequence[int], max_samples: int | None, seed: int) -> Place
 
 
 def _without_common_factor(step: int, size: int) -> int:
-    """The largest number up to ``step`` that meets every column: it has no factor in common with the map's size."""
+    """Return the largest number up to ``step`` that meets every column: coprime to the map's size."""
     return next(value for value in range(step, 0, -1) if math.gcd(value, size) == 1)
 
 
 def channel_axis(module: nn.Module) -> int:
+    """Return the axis of the filters in the layer's output, from the end."""
     return -1 if isinstance(module, nn.Linear) else -1 - len(cast(nn.Conv2d, module).kernel_size)
 
 
 def positions_of(module: nn.Module, output: Tensor) -> Tensor:
+    """Return the output as ``(batch, map, channels)``."""
     return flat(output, channel_axis(module))
 
 
 def flat(output: Tensor, axis: int) -> Tensor:
-    """The output as ``(batch, map, channels)``, with one row in a batch or a map that is not there."""
+    """Return the output as ``(batch, map, channels)``, with one position in a batch or a map that is not there."""
     output = output.unsqueeze(0) if output.dim() == 1 else output
     output = output.movedim(axis, -1)
     return output.unsqueeze(1) if output.dim() == 2 else output.flatten(1, -2)
 
 
 def is_flat(output: Tensor, axis: int) -> bool:
-    """Whether :func:`flat` gives a view, as it does for every usual layout, and not a copy."""
+    """Return whether :func:`flat` gives a view, as it does for every usual layout, and not a copy."""
     return flat(output, axis).untyped_storage().data_ptr() == output.untyped_storage().data_ptr()

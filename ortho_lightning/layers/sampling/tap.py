@@ -1,4 +1,4 @@
-"""A node in the graph that hands a layer's output on and takes a sample of it."""
+"""Sampling of a layer's outputs by a node of the graph that hands the output on."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from ortho_lightning.layers.sampling.positions import Places, channel_axis, flat
 
 
 def tap(module: nn.Module, output: Tensor, max_samples: int | None, seed: int) -> tuple[Tensor, Tensor]:
-    """The output to hand on, and the rows of :func:`sample_outputs`, whose gradient joins the output's in one node.
+    """Return the output to hand on, and a sample of it whose gradient joins the output's in one node.
 
     For a slice, autograd fills a tensor of the output's size with zeros on the way back and adds it to the gradient
-    that is there. This node adds the rows' gradient at their positions only. It saves nothing for the backward, so
+    that is there. This node adds the samples' gradient at their positions only. It saves nothing for the backward, so
     activation checkpointing may leave it out when it recomputes, and it can be differentiated twice.
 
     Where such a node cannot stand (on a view, under ``torch.func``, forward-mode differentiation or a module's backward
-    hook of the older kind, for which it would be the module's own), the rows are the plain slice.
+    hook of the older kind, for which it would be the module's own), the samples are the plain slice.
 
     Returns:
-        The output, now after the node, and the rows ``(n, channels)``.
+        The output, now after the node, and the samples ``(n, channels)``.
     """
     if not _can_tap(module, output):
         return output, sample_outputs(module, output, max_samples, seed)
@@ -79,7 +79,7 @@ class _Tap(torch.autograd.Function):
 
 
 def _holders(gradient: Tensor) -> tuple[int, ...] | None:
-    """How many hold an incoming gradient; None for a view, or where this version of torch does not tell."""
+    """Return how many hold an incoming gradient; None for a view, or where this version of torch does not tell."""
     storage = gradient.untyped_storage()
     if gradient._base is not None or storage.nbytes() != gradient.numel() * gradient.element_size():
         return None
@@ -106,7 +106,7 @@ class _Witness(torch.autograd.Function):
 
 @functools.cache
 def _lone() -> tuple[int, ...] | str:
-    """What :func:`_holders` says of a gradient that is nobody else's, seen in two graphs of which that is known."""
+    """Return what :func:`_holders` says of a gradient that nobody else holds, seen in two graphs where that is known."""
     seen: list[Any] = []
     # hooks of its own, so that activation checkpointing does not count what is saved here
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(lambda saved: saved, lambda saved: saved):
@@ -118,7 +118,7 @@ def _lone() -> tuple[int, ...] | str:
 
 
 def sample_outputs(module: nn.Module, output: Tensor, max_samples: int | None, seed: int) -> Tensor:
-    """A copy of the output at up to ``max_samples`` positions, channels last: ``(n, channels)``.
+    """Return a copy of the output at up to ``max_samples`` positions, channels last: ``(n, channels)``.
 
     Positions are the batch and what is not the channel axis; :class:`Places` says which. The seed alone moves them, so
     that every position is visited over the steps. Nothing but slices and a copy, so it may run inside a forward hook
@@ -129,7 +129,7 @@ def sample_outputs(module: nn.Module, output: Tensor, max_samples: int | None, s
 
 
 def as_samples(module: nn.Module, rows: Tensor, biased: bool = True) -> Tensor:
-    """Rows ``(n, channels)`` as ``(groups, n, k)`` in float32 or better, the bias taken off (its gradient too)."""
+    """Return samples ``(n, channels)`` as ``(groups, n, k)`` in float32 or better, without the bias (nor its gradient)."""
     rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
     if biased and module.bias is not None:
         rows = rows - whole(cast(Tensor, module.bias)).to(rows.dtype)
@@ -138,6 +138,6 @@ def as_samples(module: nn.Module, rows: Tensor, biased: bool = True) -> Tensor:
 
 
 def channels(module: nn.Module, output: Tensor) -> int:
-    """How many filters the output has answers of; 0 if it is too small to have an axis for them."""
+    """Return the number of filters in the output; 0 if it is too small to have an axis for them."""
     axis = channel_axis(module)
     return output.shape[axis] if output.dim() >= -axis else 0

@@ -1,0 +1,177 @@
+"""Callback that measures and logs the angles between the filters of a model's layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pytorch_lightning import Callback
+from torch import nn
+
+from ortho_lightning.callbacks.monitoring import angles, dashboard, loggers
+from ortho_lightning.callbacks.monitoring.adapters import Chart
+from ortho_lightning.callbacks.monitoring.arguments import check_interval, check_name
+from ortho_lightning.callbacks.monitoring.figures import Figures
+from ortho_lightning.callbacks.monitoring.steps import StepCounter
+from ortho_lightning.functional import AngleStatistics
+from ortho_lightning.layers.selection import Layers, check_selection, select_layers
+
+
+class AngleMonitor(Callback):
+    """Measure the angles between the filters of chosen layers while a network trains, and log them.
+
+    It adds nothing to the loss and draws nothing from the random state: training is bit-identical to training without
+    it. :class:`~ortho_lightning.OrthogonalityCallback` has one of its own by default.
+
+    Args:
+        layers: None for every Conv1d/2d/3d and Linear with two or more filters; a shell-style pattern for the whole
+            dotted name (``"layer*.conv*"``), a list of patterns, or a predicate ``(name, module) -> bool``.
+        exclude: layers to leave out, likewise.
+        every_n_steps: steps between angle scalars, the first step included; None: never.
+        histograms_every_n_epochs: epochs between histograms of the angles, and one before training; None: never.
+        figures: figures of each layer's angles in a training: one before it, the others evenly to its end; None: never.
+        name: prefix of the logged names and part of the checkpoint key. Several callbacks need several names.
+
+    Raises:
+        ConfigurationError: for an argument outside its range, naming it; from ``fit`` for a selection without layers.
+
+    Example::
+
+        Trainer(callbacks=[AngleMonitor(every_n_steps=100)]).fit(module, data)
+    """
+
+    def __init__(
+        self,
+        layers: Layers = None,
+        exclude: Layers = None,
+        every_n_steps: int | None = 50,
+        histograms_every_n_epochs: int | None = 1,
+        figures: int | None = 3,
+        name: str = "ortho",
+    ) -> None:
+        check_selection("layers", layers)
+        check_selection("exclude", exclude)
+        check_interval("every_n_steps", every_n_steps)
+        check_interval("histograms_every_n_epochs", histograms_every_n_epochs)
+        check_interval("figures", figures)
+        check_name(name)
+        self.layers = layers
+        self.exclude = exclude
+        self.every_n_steps = every_n_steps
+        self.histograms_every_n_epochs = histograms_every_n_epochs
+        self.figures = figures
+        self.name = name
+        self.measured: dict[str, AngleStatistics] = {}
+        """What was measured last, by layer."""
+        self._layers: dict[str, nn.Module] = {}
+        self._steps = StepCounter()
+        self._figures = Figures(name, figures)
+
+    # ------------------------------------------------------------------------------------------------------ state
+
+    @property
+    def state_key(self) -> str:
+        """Key of the callback's state in a checkpoint."""
+        return self._generate_state_key(name=self.name)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the number of steps done."""
+        return self._steps.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a saved number of steps."""
+        self._steps.load_state_dict(state_dict)
+
+    # ------------------------------------------------------------------------- life cycle, in the order of Trainer
+
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        """Select the layers."""
+        self._layers = select_layers(pl_module, self.layers, self.exclude)
+        self._steps.begin_fit()
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Log what the layers are, and their angles before training."""
+        if trainer.global_step == 0:  # known here, after the loops are restored, not before
+            self._steps.step = 0  # a second Trainer with the same callback begins anew
+        if self._steps.step == 0:
+            self._log_histograms(trainer)
+        loggers.log_text(trainer, f"{self.name}/layers", dashboard.layer_table(self._layers))
+        dashboard.log_layout_once(trainer, self)
+        self._figures.start(trainer, pl_module, self._layers)
+
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        """Note that the batch ends a step."""
+        self._steps.optimizer_steps()
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Log the angles of this step, if they are due."""
+        dashboard.log_step(trainer, self.name, self.scalars_of_batch())
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Log the histograms and draw the figures that are due."""
+        every = self.histograms_every_n_epochs
+        if every is not None and (trainer.current_epoch + 1) % every == 0:
+            self._log_histograms(trainer)
+        self._figures.epoch_end(trainer, pl_module, self._layers)
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        """Log the angles after training, and the last figures."""
+        dashboard.log_step(trainer, self.name, self.scalars_of_end())
+        self._figures.finish(trainer, pl_module, self._layers)
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """Stop drawing."""
+        self.close()
+
+    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Stop drawing."""
+        self.close()
+
+    def close(self) -> None:
+        """Stop drawing; safe to call twice."""
+        self._figures.close()
+
+    # ------------------------------------------------------------------------------------------------ measurements
+
+    def scalars_of_batch(self) -> dict[str, float]:
+        """End a batch, and return the angle scalars if they are due; a callback that owns the monitor calls this."""
+        step = self._steps.end_batch()
+        if step is None or self.every_n_steps is None or step % self.every_n_steps:
+            return {}
+        return self._scalars()
+
+    def scalars_of_end(self) -> dict[str, float]:
+        """Return the angle scalars after training."""
+        return self._scalars() if self._steps.step > 0 and self.every_n_steps is not None else {}
+
+    def angle_report(self, module: nn.Module | None = None) -> list[dict[str, Any]]:
+        """Return the angles between the filters of each selected layer, in degrees, as they are now.
+
+        Args:
+            module: the model to look at; None: the one of the last ``fit``. Under FSDP2 every process must ask, since
+                weights are gathered.
+
+        Returns:
+            A dict a layer: name, groups, k (filters a group), d, mean, std, min, max, rms_cos, max_abs_cos, null_std
+            (standard deviation for random directions in R^d), spread_ratio (std / null_std; below 1: closer to right
+            angles than chance), welch_floor (the smallest rms cosine that k filters in R^d can have).
+
+        Raises:
+            ConfigurationError: without a module before the first ``fit``.
+            LayerSelectionError: if the selection matches no layer of ``module``.
+        """
+        return angles.selected_report(self._layers, module, self.layers, self.exclude)
+
+    def chart_sections(self) -> Mapping[str, list[Chart]]:
+        """Return the charts of the dashboard, by section."""
+        return {self.name: dashboard.angle_charts(self.name, list(self._layers))}
+
+    def _scalars(self) -> dict[str, float]:
+        self.measured = angles.layer_angles(self._layers)
+        return angles.angle_scalars(self.measured)
+
+    def _log_histograms(self, trainer: Any) -> None:
+        if self.histograms_every_n_epochs is None:
+            return
+        for name, statistics in angles.layer_angles(self._layers).items():
+            loggers.log_angle_histogram(trainer, f"{self.name}/angles/{name}", statistics)

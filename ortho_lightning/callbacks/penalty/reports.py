@@ -1,0 +1,51 @@
+"""Warnings about what goes wrong in a training, each given once a fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pytorch_lightning.utilities import rank_zero_warn
+
+
+class Reports:
+    """Warns about each topic once.
+
+    Args:
+        name: of the callback.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._reported: set[str] = set()
+
+    def unjoined_runs(self) -> None:
+        """Warn that runs joined no backward under manual optimization."""
+        self.once(
+            "unjoined",
+            "runs of its layers joined no backward, so their penalty is lost. Use self.manual_backward(loss), not "
+            "loss.backward(), on losses that depend on the layers.",
+        )
+
+    def missing_steps(self, batches: int) -> None:
+        """Warn that no optimizer step was seen under manual optimization."""
+        self.once(
+            "stepless",
+            f"no optimizer step was seen in {batches} batches, so its schedule and logging stand still. Step the "
+            "optimizers that self.optimizers() returns.",
+        )
+
+    def silent_layers(self, names: Sequence[str], steps: int) -> None:
+        """Warn of selected layers that did not run."""
+        self.once(
+            "silent",
+            f"no forward of {', '.join(map(repr, names))} was seen in {steps} training steps, so nothing "
+            "is added for them. Some modules use a layer's weight without calling the layer (MultiheadAttention "
+            "does with out_proj), and code compiled before fit hides its layers: leave such layers out with "
+            "exclude=, or compile after the Trainer has started.",
+        )
+
+    def once(self, topic: str, message: str) -> None:
+        """Warn, unless that was done before."""
+        if topic not in self._reported:
+            self._reported.add(topic)
+            rank_zero_warn(f"OrthogonalityCallback({self._name!r}): {message}")

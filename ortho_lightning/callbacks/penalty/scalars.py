@@ -1,0 +1,126 @@
+"""The scalars of the penalty, and the steps at which they are logged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ortho_lightning.callbacks.penalty import intercept
+
+
+@dataclass(frozen=True)
+class Joined:
+    """What joined a step's loss."""
+
+    total: Tensor
+    """The penalty of all layers, without graph."""
+    by_layer: Mapping[str, Tensor]
+    weight: float
+    factor: float
+    """Of the total in the loss: the weight times the interval of a lazy penalty."""
+
+    def scalars(self) -> dict[str, float]:
+        """Return the penalty of all layers and of each, and its weight; waits for the device."""
+        found = {"penalty": self.total.item(), "weight": self.weight}
+        return found | {f"penalty/{name}": value.item() for name, value in self.by_layer.items()}
+
+
+class PenaltyScalars:
+    """Collects the scalars of a step while it runs, and says which are due when it has ended.
+
+    The loss and its parts are due in the first step of each interval, the penalty in the first step of the interval
+    that has one. Nothing is reported of a step other than the one that it was computed in.
+
+    Args:
+        every: the interval in steps; None: never due.
+    """
+
+    def __init__(self, every: int | None) -> None:
+        self._every = every
+        self._joined: Joined | None = None
+        self._penalty_logged = -1
+        self._diagnosed = -1
+        self._diagnostics: dict[str, float] = {}
+        self._pending: tuple[int, Joined | None, dict[str, Tensor]] | None = None
+
+    def wants_diagnostics(self, step: int) -> bool:
+        """Return whether the interval of this step has no diagnostics yet."""
+        return self._every is not None and step // self._every != self._diagnosed
+
+    def diagnosed(self, step: int, diagnostics: dict[str, float]) -> None:
+        """Take the diagnostics of an interval."""
+        assert self._every is not None
+        self._diagnosed = step // self._every
+        self._diagnostics = diagnostics
+
+    def join(self, joined: Joined) -> None:
+        """Take what joined the loss of the batch that is running."""
+        self._joined = joined
+
+    def end_batch(self) -> Joined | None:
+        """Return what joined the loss of the batch, which has ended."""
+        joined, self._joined = self._joined, None
+        return joined
+
+    def end_step(self, step: int, joined: Joined | None, losses: dict[str, Tensor]) -> dict[str, float]:
+        """Return the scalars that are due in a step that has ended.
+
+        Args:
+            step: counted from 0.
+            joined: what joined its last batch's loss.
+            losses: the parts of its last batch's loss.
+        """
+        self._pending = None
+        if self._every is None:
+            return {}
+        found: dict[str, float] = {}
+        if joined is not None and step // self._every != self._penalty_logged:
+            self._penalty_logged = step // self._every
+            found |= joined.scalars() | self._diagnostics
+        if step % self._every == 0:
+            found |= _on_host(losses)
+        if not found:
+            self._pending = (step, joined, losses)
+        return found
+
+    def last(self) -> tuple[int, dict[str, float]]:
+        """Return the last step and its scalars; none if they were due before."""
+        if self._pending is None:
+            return 0, {}
+        step, joined, losses = self._pending
+        self._pending = None
+        return step, ({} if joined is None else joined.scalars()) | _on_host(losses)
+
+
+def loss_parts(trainer: Any, module: Any, outputs: Any, joined: Joined | None) -> dict[str, Tensor]:
+    """Return the loss of a batch and its parts: of the task, of this callback's penalty, and in total.
+
+    Empty under manual optimization, where a step may have several losses, and for a step that was skipped.
+
+    Args:
+        trainer: scales the losses of an accumulation window.
+        module: whose task loss is known to its interception.
+        outputs: what ``on_train_batch_end`` gets.
+        joined: this callback's penalty.
+    """
+    total = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
+    if not module.automatic_optimization or not isinstance(total, Tensor):
+        return {}
+    # Lightning takes a loss of shape (1,) too, and has divided it
+    total = total.detach().reshape(()) * trainer.accumulate_grad_batches
+    penalty = torch.zeros_like(total)
+    if joined is not None:
+        penalty = (joined.factor * joined.total).to(total).reshape(())
+    task = intercept.task_loss(module)
+    task = total if task is None else task.to(total).reshape(())
+    return {"task_loss": task, "penalty_loss": penalty, "total_loss": total}
+
+
+def _on_host(losses: dict[str, Tensor]) -> dict[str, float]:
+    if not losses:
+        return {}
+    return dict(zip(losses, torch.stack(list(losses.values())).tolist(), strict=True))

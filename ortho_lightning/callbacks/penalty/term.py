@@ -1,0 +1,195 @@
+"""The penalty's part in the training steps of one fit: hook, record, penalty, loss."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ortho_lightning.callbacks.monitoring.steps import StepCounter
+from ortho_lightning.callbacks.penalty import compatibility, intercept
+from ortho_lightning.callbacks.penalty.arguments import current_weight
+from ortho_lightning.callbacks.penalty.collapse import CollapseWatch
+from ortho_lightning.callbacks.penalty.gradient_ratio import GradientRatio
+from ortho_lightning.callbacks.penalty.recording import LayerRecorder
+from ortho_lightning.callbacks.penalty.reports import Reports
+from ortho_lightning.callbacks.penalty.scalars import Joined, PenaltyScalars
+from ortho_lightning.callbacks.penalty.scope import FitScope
+from ortho_lightning.callbacks.penalty.step_penalty import StepPenalty
+from ortho_lightning.functional import AngleStatistics
+from ortho_lightning.random import mix
+from ortho_lightning.regularizers import Regularizer
+
+ScheduleFunction = Callable[[int, float], float]
+
+
+@dataclass(frozen=True)
+class TermOptions:
+    """The arguments of :class:`~ortho_lightning.OrthogonalityCallback` that concern the loss."""
+
+    regularizer: Regularizer
+    weight: float
+    schedule: ScheduleFunction | None
+    every_n_steps: int
+    sync: Literal["local", "global"]
+    log_every_n_steps: int | None
+    log_gradient_ratio_every_n_steps: int | None
+
+
+class PenaltyTerm:
+    """Records the layers' runs in each training step and adds the penalty to its loss.
+
+    Args:
+        options: what to add.
+        layers: the selected layers by name.
+        steps: the steps done so far.
+        scalars: what is logged of each step.
+        reports: where what goes wrong is told.
+    """
+
+    def __init__(
+        self,
+        options: TermOptions,
+        layers: Mapping[str, nn.Module],
+        steps: StepCounter,
+        scalars: PenaltyScalars,
+        reports: Reports,
+    ) -> None:
+        self.penalty: Tensor | None = None
+        """The last total penalty before weight, without graph."""
+        self.recorder = LayerRecorder(layers, options.regularizer.sampling)
+        self._options = options
+        self._layers = layers
+        self._steps = steps
+        self._scalars = scalars
+        self._reports = reports
+        self._scope = FitScope()
+        self._step_penalty = StepPenalty(layers, options.regularizer, options.sync)
+        self._collapse = CollapseWatch()
+        self._gradient_ratio: GradientRatio | None = None
+        self._gradient_ratios: dict[str, float] = {}
+        self._module: nn.Module | None = None
+        self._total_steps = math.inf
+
+    # ------------------------------------------------------------------------------------------------ begin and end
+
+    def attach(self, trainer: Any, module: nn.Module) -> None:
+        """Take part in the module's training steps from now on."""
+        every = self._options.log_gradient_ratio_every_n_steps
+        if every is not None:
+            self._gradient_ratio = GradientRatio(module, self._layers, every)
+        self._keep_hooks_of_compiled(module)
+        self._scope.enter(trainer)
+        self._module = module
+        intercept.attach(module, self)
+
+    def check_schedule(self, trainer: Any, module: Any) -> None:
+        """Find the length of the training, and reject a schedule that cannot work before the first batch."""
+        if self._options.schedule is not None:
+            self._total_steps = compatibility.total_steps(trainer, module)
+            if self._steps.step < self._total_steps:
+                self._current_weight()
+
+    def begin_batch(self, trainer: Any) -> None:
+        """Take part in the steps of this batch."""
+        self._scope.begin_batch(trainer)
+
+    def end_batch(self) -> Joined | None:
+        """Return what joined the loss of the batch, which has ended."""
+        self._scope.end_batch()
+        self.recorder.settle()
+        return self._scalars.end_batch()
+
+    def detach(self) -> None:
+        """Leave the module as it was; safe to call twice."""
+        self.recorder.close()
+        self._scope.leave()
+        self._gradient_ratio = None
+        if self._module is not None:
+            intercept.detach(self._module, self)
+            self._module = None
+
+    # ----------------------------------------------------------------------- the training step, in the order of events
+
+    def serves(self, module: Any) -> bool:
+        """Return whether this training step belongs to the term's own fit."""
+        if self._scope.serves(module._trainer):
+            return True
+        if self._scope.is_over:  # an error ended it, and the callback was not told
+            self.detach()
+        return False
+
+    def recording(self, module: Any) -> contextlib.AbstractContextManager[None]:
+        """Record the runs of the layers, if this step has a penalty."""
+        if not self._is_due:
+            return contextlib.nullcontext()
+        self._keep_hooks_of_compiled(module)  # another callback may have compiled it since
+        return self.recorder.record(seed=mix(self._steps.step, module.trainer.global_rank))
+
+    def weighted_penalty(self, loss: Tensor, whole_step: bool) -> Tensor | None:
+        """Return the penalty of the recorded runs as it joins the loss; None if nothing does."""
+        if not self._is_due:
+            return None
+        step, weight = self._steps.step, self._current_weight()
+        with torch.set_grad_enabled(weight > 0):
+            views = self._step_penalty.views(self.recorder.take(None if whole_step else loss))
+            penalties = self._step_penalty.total(views, loss.device)
+        if weight > 0:
+            self._measure_gradient_ratio(None if penalties is None else weight * penalties.total, loss)
+        if penalties is None:
+            return None
+        if self._scalars.wants_diagnostics(step):
+            self._scalars.diagnosed(step, self._step_penalty.diagnostics(views))
+        self.penalty = penalties.total.detach()
+        self._collapse.update(self.penalty)
+        factor = weight * self._options.every_n_steps
+        self._scalars.join(Joined(self.penalty, penalties.by_layer, weight, factor))
+        return factor * penalties.total if weight > 0 else None
+
+    def step_ran(self, module: Any) -> None:
+        """Report runs whose penalty is lost, and forget them."""
+        if self.recorder.pending and not module.automatic_optimization:
+            self._reports.unjoined_runs()
+        self.recorder.discard()
+
+    # -------------------------------------------------------------------------------------------------- between steps
+
+    def take_gradient_ratios(self) -> dict[str, float]:
+        """Return the gradient ratios that were measured since the last call."""
+        found, self._gradient_ratios = self._gradient_ratios, {}
+        return found
+
+    def report_silent_layers(self) -> None:
+        """Warn of layers that did not run in any step."""
+        silent = [name for name in self._layers if name not in self.recorder.seen]
+        if silent and self.recorder.steps > 0:
+            self._reports.silent_layers(silent, self.recorder.steps)
+
+    def watch_collapse(self, measured: Mapping[str, AngleStatistics]) -> None:
+        """Warn if the filters fall together, given their angles now."""
+        message = self._collapse.check([found.rms_cos for found in measured.values()])
+        if message is not None and self._options.weight > 0:
+            self._reports.once("collapse", message.format(weight=self._options.weight))
+
+    @property
+    def _is_due(self) -> bool:
+        return self._steps.step % self._options.every_n_steps == 0
+
+    def _current_weight(self) -> float:
+        return current_weight(self._options.weight, self._options.schedule, self._steps.step, self._total_steps)
+
+    def _keep_hooks_of_compiled(self, module: nn.Module) -> None:
+        if not self.recorder.persistent and compatibility.is_compiled(module):
+            self.recorder.persist()
+
+    def _measure_gradient_ratio(self, weighted_penalty: Tensor | None, loss: Tensor) -> None:
+        if self._gradient_ratio is None or self._module is None:
+            return
+        if self._gradient_ratio.is_due(self._steps.step, self.recorder.steps):
+            scale = compatibility.loss_scale(self._module.trainer)
+            self._gradient_ratios |= self._gradient_ratio.measure(weighted_penalty, loss, scale)

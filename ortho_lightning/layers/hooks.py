@@ -1,0 +1,37 @@
+"""Forward hooks that a copy of the module does not take along."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+
+class ForwardHook:
+    """Forward hook with keyword arguments, ``call(module, args, kwargs, output)``.
+
+    A deep copy of the module, such as the teacher of an exponential moving average, and its pickle get
+    :func:`idle_hook` instead: what the hook belongs to is not theirs.
+    """
+
+    def __init__(self, call: Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any], Any]) -> None:
+        self.call = call
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        """Call what the hook stands for."""
+        return self.call(module, args, kwargs, output)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return idle_hook
+
+    def __reduce__(self) -> Any:
+        return _find_idle_hook, ()
+
+
+def idle_hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+    """Do nothing."""
+
+
+def _find_idle_hook() -> Any:
+    return idle_hook
