@@ -106,7 +106,7 @@ class _Witness(torch.autograd.Function):
 
 @functools.cache
 def _lone() -> tuple[int, ...] | str:
-    """Return what :func:`_holders` says of a gradient that nobody else holds, seen in two graphs where that is known."""
+    """Return what :func:`_holders` says of a gradient that nobody else holds, from two graphs where that is known."""
     seen: list[Any] = []
     # hooks of its own, so that activation checkpointing does not count what is saved here
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(lambda saved: saved, lambda saved: saved):
@@ -129,7 +129,7 @@ def sample_outputs(module: nn.Module, output: Tensor, max_samples: int | None, s
 
 
 def as_samples(module: nn.Module, rows: Tensor, biased: bool = True) -> Tensor:
-    """Return samples ``(n, channels)`` as ``(groups, n, k)`` in float32 or better, without the bias (nor its gradient)."""
+    """Return samples ``(n, channels)`` as ``(groups, n, k)`` in float32 or better, without the bias."""
     rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
     if biased and module.bias is not None:
         rows = rows - whole(cast(Tensor, module.bias)).to(rows.dtype)
