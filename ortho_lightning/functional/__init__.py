@@ -1,6 +1,5 @@
 """Tensors in, tensors out: the formulas, without modules, state or trainer."""
 
-from ortho_lightning.functional._closed_form import fast_gram_penalty, fast_lsh_penalties
 from ortho_lightning.functional.angles import (
     AngleStatistics,
     angle_statistics,
@@ -33,6 +32,9 @@ from ortho_lightning.functional.whitening import (
     unit_sum,
     whitening_scales,
 )
+
+# Former names, until the regularizers use the public functions.
+fast_gram_penalty, fast_lsh_penalties = gram_penalty, lsh_penalties
 
 __all__ = [
     "AngleStatistics",

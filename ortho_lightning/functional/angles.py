@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.functional._precision import full_precision, unit
 
 # Elements of one block of cosines: 16 MiB in float32, small beside any network that has so many filters.
@@ -86,7 +87,7 @@ def null_std(d: int) -> float:
         ValueError: if d is not positive.
     """
     if d < 1:
-        raise ValueError(f"d={d}: a filter has at least one number")
+        raise ConfigurationError(f"d={d}: a filter has at least one number")
     return math.degrees(math.sqrt(torch.special.polygamma(1, torch.tensor(d / 2, dtype=torch.float64)).item() / 2))
 
 
@@ -108,7 +109,7 @@ def null_density(degrees: Tensor, d: int) -> Tensor:
         tensor([0.5000, 1.0000])
     """
     if d < 2:
-        raise ValueError(f"d={d}: the angle between directions has a density in two or more dimensions")
+        raise ConfigurationError(f"d={d}: the angle between directions has a density in two or more dimensions")
     area = math.exp(math.lgamma(d / 2) - math.lgamma((d - 1) / 2)) / math.sqrt(math.pi)
     return area * torch.deg2rad(degrees).sin() ** (d - 2) * (math.pi / 180)
 

@@ -11,10 +11,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ortho_lightning.functional import _precision
+from ortho_lightning.errors import ConfigurationError
+from ortho_lightning.functional._closed_form import closed_gram_penalty
+from ortho_lightning.functional._precision import full_precision
 
 
-@_precision.full_precision
+@full_precision
 def gram_penalty(kernel: Tensor, off_diagonal: bool = False, norm: Literal["fro", "spectral"] = "fro") -> Tensor:
     r"""Squared distance of the Gram matrix from the identity, :math:`|W^\top W - I|^2`; groups add.
 
@@ -40,21 +42,16 @@ def gram_penalty(kernel: Tensor, off_diagonal: bool = False, norm: Literal["fro"
         (0.0, 27.0)
     """
     check_gram_arguments(off_diagonal, norm)
+    if norm == "fro":
+        return closed_gram_penalty(kernel, off_diagonal)
     k, d = kernel.shape[-2:]
-    if off_diagonal:  # always k x k: the difference of squares below would cancel
-        return _precision.off_diagonal(kernel @ kernel.mT).square().sum()
     gram = kernel @ kernel.mT if k <= d else kernel.mT @ kernel
-    if norm == "spectral":
-        return (torch.linalg.eigvalsh(gram) - 1).square().amax(-1).sum()
-    if k <= d:
-        return (gram - torch.eye(k, dtype=gram.dtype, device=gram.device)).square().sum()
-    # |W^T W - I|^2 = |W W^T|^2 - 2 |W|^2 + k; little cancels, since the result is at least k - d
-    return gram.square().sum() - (2 * kernel.square().sum(-1) - 1).sum()
+    return (torch.linalg.eigvalsh(gram) - 1).square().amax(-1).sum()
 
 
 def check_gram_arguments(off_diagonal: bool, norm: str) -> None:
-    """Refuse an unknown norm, and the spectral norm of the off-diagonal part."""
+    """Reject an unknown norm, and the spectral norm of the off-diagonal part."""
     if norm not in ("fro", "spectral"):
-        raise ValueError(f"norm={norm!r}: must be 'fro' or 'spectral'")
+        raise ConfigurationError(f"norm={norm!r}: must be 'fro' or 'spectral'")
     if off_diagonal and norm == "spectral":
-        raise ValueError("norm='spectral' with off_diagonal=True is not defined: use norm='fro'")
+        raise ConfigurationError("norm='spectral' with off_diagonal=True is not defined: use norm='fro'")

@@ -8,15 +8,22 @@ dimensions are groups. Formulas: J. Su, article 7169 (kexue.fm); "Self-Orthogona
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from ortho_lightning.functional._precision import full_precision, off_diagonal, unit
+from ortho_lightning.functional._closed_form import closed_lsh_penalties
+from ortho_lightning.functional._lsh_formula import (
+    Reduction,
+    check_gamma,
+    check_lsh_arguments,
+    lsh_formula,
+    over_groups,
+    penalty_of_similarity,
+    signs,
+)
+from ortho_lightning.functional._precision import full_precision, unit
 from ortho_lightning.functional.angles import pairwise_cosines
-
-Reduction = Literal["mean", "sum"]
 
 
 @full_precision
@@ -43,7 +50,8 @@ def lsh_similarity(outputs: Tensor, gamma: float | None = 10.0) -> Tensor:
                 [1., 1., 0.],
                 [0., 0., 1.]])
     """
-    directions = _smooth_signs(outputs, gamma)
+    check_gamma(gamma)
+    directions = unit(signs(outputs, gamma), dim=-2)
     return directions.mT @ directions
 
 
@@ -94,21 +102,10 @@ def lsh_penalties(
 ) -> Tensor:
     """:func:`lsh_penalty` of each group by itself, ``(..., n, k) -> (...)``; arguments and errors are the same."""
     check_lsh_arguments(lambda1, lambda2, reduction)
-    directions = _smooth_signs(outputs, gamma)
-    n, k = directions.shape[-2:]
-    if n >= k:
-        total, squares = _pair_sums(directions.mT @ directions)
-    else:
-        lengths = directions.square().sum(-2)  # 1, or 0 for a zero column
-        total = directions.sum(-1).square().sum(-1) - lengths.sum(-1)
-        squares = (directions @ directions.mT).square().sum((-2, -1)) - lengths.square().sum(-1)
-    return _combine(total, squares, k, lambda1, lambda2, reduction)
-
-
-def over_groups(penalties: Tensor, reduction: Reduction, dim: int | None = None) -> Tensor:
-    """Penalties of groups averaged ("mean"; 0 where there is none) or added ("sum"), over all dimensions or one."""
-    total = penalties.sum() if dim is None else penalties.sum(dim)
-    return total if reduction == "sum" else total / max(penalties.numel() // max(total.numel(), 1), 1)
+    check_gamma(gamma)
+    if gamma is None:
+        return lsh_formula(outputs, lambda1, lambda2, None, reduction)
+    return closed_lsh_penalties(outputs, lambda1, lambda2, gamma, reduction)
 
 
 def lsh_similarity_exact(kernel: Tensor) -> Tensor:
@@ -135,8 +132,7 @@ def similarity_penalty(
 ) -> Tensor:
     """The penalty of :func:`lsh_penalty` on similarities ``(..., k, k)`` however they were found; a scalar."""
     check_lsh_arguments(lambda1, lambda2, reduction)
-    total, squares = _pair_sums(similarity)
-    return over_groups(_combine(total, squares, similarity.shape[-1], lambda1, lambda2, reduction), reduction)
+    return over_groups(penalty_of_similarity(similarity, lambda1, lambda2, reduction), reduction)
 
 
 @full_precision
@@ -146,8 +142,9 @@ def lsh_statistics(outputs: Tensor, gamma: float = 10.0) -> Tensor:
     They add up over batches and processes; :func:`similarity_from_statistics` turns the sum into the similarity of the
     joined batch.
     """
-    signs = _signs(outputs, gamma)
-    return signs.mT @ signs
+    check_gamma(gamma)
+    smooth = signs(outputs, gamma)
+    return smooth.mT @ smooth
 
 
 @full_precision
@@ -194,46 +191,3 @@ def lsh_active_fraction(outputs: Tensor, gamma: float = 10.0) -> Tensor:
 def rms_normalize(outputs: Tensor) -> Tensor:
     """Outputs ``(..., n, k)`` over the root mean square of each filter's; zero columns stay zero."""
     return unit(outputs, dim=-2) * math.sqrt(outputs.shape[-2])
-
-
-def check_gamma(gamma: float | None) -> None:
-    """Refuse a slope that is not a positive number."""
-    if gamma is not None and not (gamma > 0 and math.isfinite(gamma)):
-        raise ValueError(f"gamma={gamma}: the slope of tanh(gamma z) must be a positive number; the article uses 10")
-
-
-def check_lsh_arguments(lambda1: float, lambda2: float, reduction: str) -> None:
-    """Refuse weights that are negative or not finite, and unknown reductions."""
-    for name, value in (("lambda1", lambda1), ("lambda2", lambda2)):
-        if not (value >= 0 and math.isfinite(value)):
-            raise ValueError(f"{name}={value}: must be 0 or a positive number")
-    if reduction not in ("mean", "sum"):
-        raise ValueError(f"reduction={reduction!r}: must be 'mean' or 'sum'")
-
-
-def _signs(outputs: Tensor, gamma: float | None) -> Tensor:
-    check_gamma(gamma)
-    if gamma is None:
-        return torch.where(outputs > 0, 1.0, -1.0).to(outputs.dtype)
-    return torch.tanh(gamma * outputs)
-
-
-def _smooth_signs(outputs: Tensor, gamma: float | None) -> Tensor:
-    return unit(_signs(outputs, gamma), dim=-2)
-
-
-def _pair_sums(similarity: Tensor) -> tuple[Tensor, Tensor]:
-    """The sums over ordered pairs of the similarity and of its square."""
-    similarity = off_diagonal(similarity)
-    return similarity.sum((-2, -1)), similarity.square().sum((-2, -1))
-
-
-def pair_weights(k: int, lambda1: float, lambda2: float, reduction: Reduction) -> tuple[float, float]:
-    """The factors of the squared sum and of the sum of squares over the k(k-1) ordered pairs."""
-    pairs = 1 if reduction == "sum" else max(k * (k - 1), 1)
-    return lambda1 / pairs**2, lambda2 / pairs
-
-
-def _combine(total: Tensor, squares: Tensor, k: int, lambda1: float, lambda2: float, reduction: Reduction) -> Tensor:
-    weight1, weight2 = pair_weights(k, lambda1, lambda2, reduction)
-    return weight1 * total.square() + weight2 * squares

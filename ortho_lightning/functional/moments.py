@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ortho_lightning.errors import ArgumentTypeError, ConfigurationError
+
 # Rows converted to float64 at a time: 25 MB at d = 768, which still fits the last cache of a processor.
 _BLOCK_ROWS = 4096
 # Bands of the scatter matrix, each computed from its diagonal block rightwards: nearly half of the work of a float64
@@ -74,7 +76,7 @@ class Moments:
             ValueError: if their vectors have different sizes.
         """
         if self.d != other.d:
-            raise ValueError(f"moments of vectors with {self.d} and with {other.d} numbers cannot be merged")
+            raise ConfigurationError(f"moments of vectors with {self.d} and with {other.d} numbers cannot be merged")
         if not self.count or not other.count:
             return self if self.count else other
         count = self.count + other.count
@@ -109,9 +111,9 @@ def check_rows(batch: Tensor) -> None:
     """Refuse what is not ``(N, d)`` floating point with d of 1 or more."""
     if not isinstance(batch, Tensor) or not batch.is_floating_point():
         kind = batch.dtype if isinstance(batch, Tensor) else type(batch).__name__
-        raise TypeError(f"vectors must be a floating-point tensor, got {kind}: convert them with .float()")
+        raise ArgumentTypeError(f"vectors must be a floating-point tensor, got {kind}: convert them with .float()")
     if batch.dim() != 2 or batch.shape[1] == 0:
-        raise ValueError(f"vectors must be (N, d) with d of 1 or more, got shape {tuple(batch.shape)}")
+        raise ConfigurationError(f"vectors must be (N, d) with d of 1 or more, got shape {tuple(batch.shape)}")
 
 
 class _Accumulator:
@@ -151,13 +153,17 @@ class _Accumulator:
 
     def finish(self) -> Moments:
         if not self.upper.isfinite().all():
-            raise ValueError("the vectors are too large for their squares in float64: rescale them")
+            raise ConfigurationError("the vectors are too large for their squares in float64: rescale them")
         return Moments(self.count, self.mean, self.upper.triu_() + self.upper.triu(1).mT)
 
 
 def _refuse_non_finite(block: Tensor, first_row: int) -> None:
     bad = (~block.isfinite().all(1)).nonzero().flatten().tolist()
     if not bad:
-        raise ValueError(f"rows {first_row} to {first_row + len(block) - 1} are too large for float64: rescale them")
+        raise ConfigurationError(
+            f"rows {first_row} to {first_row + len(block) - 1} are too large for float64: rescale them"
+        )
     names = ", ".join(str(first_row + row) for row in bad[:5]) + (", ..." if len(bad) > 5 else "")
-    raise ValueError(f"the vectors hold NaN or infinity in {len(bad)} row(s): {names}. Leave them out or mend them")
+    raise ConfigurationError(
+        f"the vectors hold NaN or infinity in {len(bad)} row(s): {names}. Leave them out or mend them"
+    )

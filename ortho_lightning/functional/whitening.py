@@ -17,6 +17,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.functional.moments import Moments
 
 _WIDEST_ON_ONE_THREAD = 1024
@@ -42,9 +43,9 @@ def principal_axes(moments: Moments, beta: float = 1.0) -> tuple[Tensor, Tensor]
         ([9.0, 0.0], [[1.0, 0.0], [0.0, 1.0]])
     """
     if moments.count < 2:
-        raise ValueError(f"{moments.count} vector(s): whitening needs two or more")
+        raise ConfigurationError(f"{moments.count} vector(s): whitening needs two or more")
     if not math.isfinite(beta):
-        raise ValueError(f"beta={beta}: must be a finite number; 1 subtracts the mean, 0 does not")
+        raise ConfigurationError(f"beta={beta}: must be a finite number; 1 subtracts the mean, 0 does not")
     with _one_thread(moments.d):
         eigenvalues, axes = torch.linalg.eigh(moments.second_moment(beta))
     eigenvalues, axes = eigenvalues.flip(0).clamp_min(0.0), axes.flip(1)
@@ -98,7 +99,7 @@ def whitening_scales(eigenvalues: Tensor, gamma: float = 1.0) -> Tensor:
         [0.5, 1.0, 0.0]
     """
     if not (gamma >= 0 and math.isfinite(gamma)):
-        raise ValueError(f"gamma={gamma}: must be 0 or a positive number")
+        raise ConfigurationError(f"gamma={gamma}: must be 0 or a positive number")
     if gamma == 0:
         return torch.ones_like(eigenvalues)
     counts = torch.arange(len(eigenvalues), device=eigenvalues.device) < numerical_rank(eigenvalues)
