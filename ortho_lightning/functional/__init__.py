@@ -23,6 +23,12 @@ from ortho_lightning.functional.lsh import (
     similarity_penalty,
 )
 from ortho_lightning.functional.moments import Moments
+from ortho_lightning.functional.responses import (
+    ResponseStatistics,
+    response_angles,
+    response_similarity,
+    response_statistics,
+)
 from ortho_lightning.functional.similarity import spearman, whitened_cosines
 from ortho_lightning.functional.whitening import (
     effective_rank,
@@ -39,6 +45,7 @@ fast_gram_penalty, fast_lsh_penalties = gram_penalty, lsh_penalties
 __all__ = [
     "AngleStatistics",
     "Moments",
+    "ResponseStatistics",
     "angle_statistics",
     "effective_rank",
     "fast_gram_penalty",
@@ -58,6 +65,9 @@ __all__ = [
     "pairwise_angles",
     "pairwise_cosines",
     "principal_axes",
+    "response_angles",
+    "response_similarity",
+    "response_statistics",
     "rms_normalize",
     "similarity_from_statistics",
     "similarity_penalty",

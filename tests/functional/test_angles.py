@@ -145,7 +145,7 @@ def test_statistics_equal_those_of_all_angles(groups, k, d, seed):
 def test_statistics_in_blocks_equal_those_in_one(monkeypatch, elements):
     kernel = random_kernel(7, 37, 5)
     whole = OF.angle_statistics(kernel)
-    monkeypatch.setattr("ortho_lightning.functional.angles._BLOCK_ELEMENTS", elements)
+    monkeypatch.setattr("ortho_lightning.functional._pairs._BLOCK_ELEMENTS", elements)
     blocks = OF.angle_statistics(kernel)
     assert torch.equal(blocks.counts, whole.counts)
     assert blocks.mean == pytest.approx(whole.mean, rel=1e-12)
