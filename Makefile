@@ -33,14 +33,15 @@ test-slow: install
 	@$(BIN)/python -m pytest -m slow
 
 check: install
-	@echo "Checking format, lint and types ..."
+	@echo "Checking format, lint, types and the order of imports ..."
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports
 
 format: install
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
