@@ -1,4 +1,4 @@
-"""Pictures: what they show, which filters they show, and that they touch nothing else."""
+"""Figures: their content, the selection of filters, and that nothing global is touched."""
 
 import math
 
