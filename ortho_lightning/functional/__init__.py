@@ -1,4 +1,4 @@
-"""Tensors in, tensors out: the formulas, without modules, state or trainer."""
+"""Formulas on tensors, without modules, state or trainer."""
 
 from ortho_lightning.functional.angles import (
     AngleStatistics,

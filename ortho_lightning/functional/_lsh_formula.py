@@ -1,4 +1,4 @@
-"""The formula of the LSH penalty as it reads, for automatic differentiation, and the checks of its arguments.
+"""The LSH penalty as its formula reads, for automatic differentiation, and the checks of its arguments.
 
 :mod:`~ortho_lightning.functional._closed_form` gives the same values and first derivatives in fewer products.
 """

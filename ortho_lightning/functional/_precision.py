@@ -1,4 +1,4 @@
-"""Numeric ground of the public functions: float32 or better, directions of vectors, matrices without diagonal."""
+"""Numerics shared by the public functions: precision, unit vectors, matrices without their diagonal."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def full_precision(function: Callable[Concatenate[Tensor, P], R]) -> Callable[Co
 
     Raises:
         ArgumentTypeError: from the decorated function, if its first argument is not a floating-point tensor.
-        ConfigurationError: ... if that has fewer than two dimensions.
+        ConfigurationError: from the decorated function, if that has fewer than two dimensions.
     """
 
     @functools.wraps(function)

@@ -1,6 +1,6 @@
 """Angles between filters: cosines, angles, their statistics, and the references to compare them with.
 
-Kernels have shape ``(..., k, d)``: k filters of d numbers; leading dimensions are groups whose filters never meet.
+Kernels have shape ``(..., k, d)``: k filters of d numbers. Leading dimensions are groups; pairs are taken within them.
 Formulas: section 1 of the article 7169 of J. Su (kexue.fm) and its paper, arXiv 2001.01275.
 """
 
@@ -19,7 +19,7 @@ from ortho_lightning.functional._precision import full_precision, unit
 
 @full_precision
 def pairwise_cosines(kernel: Tensor) -> Tensor:
-    r"""Cosines between filters, :math:`c_{ij} = w_i \cdot w_j / (|w_i| |w_j|)`; 0 where a filter is zero.
+    r"""Return the cosines between filters, :math:`c_{ij} = w_i \cdot w_j / (|w_i| |w_j|)`; 0 where a filter is zero.
 
     Args:
         kernel: ``(..., k, d)``, floating point.
@@ -43,7 +43,7 @@ def pairwise_cosines(kernel: Tensor) -> Tensor:
 
 @full_precision
 def pairwise_angles(kernel: Tensor, degrees: bool = True) -> Tensor:
-    r"""Angles between pairs of filters, :math:`\theta_{ij} = \arccos c_{ij}` for i < j, row by row.
+    r"""Return the angles between pairs of filters, :math:`\theta_{ij} = \arccos c_{ij}` for i < j in row-major order.
 
     The gradient is finite everywhere: where two filters are exactly parallel it is 0.
 
@@ -75,7 +75,7 @@ def _safe_arccos(cosines: Tensor) -> Tensor:
 
 
 def null_std(d: int) -> float:
-    r"""Standard deviation in degrees of the angle between random directions in R^d.
+    r"""Return the standard deviation in degrees of the angle between random directions in R^d.
 
     :math:`\frac{180}{\pi}\sqrt{\psi_1(d/2)/2}`; their mean is 90 degrees. 90 at d = 1, 51.96 at d = 2, 39.2 at d = 3,
     about 57.3 / sqrt(d) for large d. Source: the density of the angle is proportional to sin^(d-2), whose variance is
@@ -90,7 +90,7 @@ def null_std(d: int) -> float:
 
 
 def null_density(degrees: Tensor, d: int) -> Tensor:
-    r"""Density, per degree, of the angle between random directions in R^d: proportional to :math:`\sin^{d-2}\theta`.
+    r"""Return the density, per degree, of the angle between random directions in R^d, :math:`\sim \sin^{d-2}\theta`.
 
     Args:
         degrees: angles in [0, 180], any shape, floating point.
@@ -113,7 +113,7 @@ def null_density(degrees: Tensor, d: int) -> Tensor:
 
 
 def welch_floor(k: int, d: int) -> float:
-    r"""Smallest rms cosine of k vectors in R^d: :math:`\sqrt{(k-d)/(d(k-1))}`, 0 when k <= d (Welch 1974)."""
+    r"""Return the smallest rms cosine of k vectors in R^d, :math:`\sqrt{(k-d)/(d(k-1))}`, 0 if k <= d (Welch 1974)."""
     return math.sqrt((k - d) / (d * (k - 1))) if k > d else 0.0
 
 

@@ -1,4 +1,4 @@
-"""The Gram penalties: how far the filters are from an orthonormal set.
+"""The Gram penalties: squared distances of the filters from an orthonormal set.
 
 Kernels have shape ``(..., k, d)``; W below is the (d, k) matrix whose columns are the filters. Sources: Brock et al.
 2017 and 2019 (BigGAN) for the two Frobenius forms, Bansal et al. 2018 for the spectral form.
@@ -18,12 +18,12 @@ from ortho_lightning.functional._precision import full_precision
 
 @full_precision
 def gram_penalty(kernel: Tensor, off_diagonal: bool = False, norm: Literal["fro", "spectral"] = "fro") -> Tensor:
-    r"""Squared distance of the Gram matrix from the identity, :math:`|W^\top W - I|^2`; groups add.
+    r"""Return the squared distance of the Gram matrix from the identity, :math:`|W^\top W - I|^2`; groups add.
 
     - ``norm="fro"``: sum of squares. Its floor is k - d when k > d. Cost ``k d min(k, d)``; off the diagonal ``k^2 d``.
     - ``off_diagonal=True``: :math:`|(W^\top W) * (1 - I)|_F^2` (BigGAN), which leaves the lengths of the filters free.
     - ``norm="spectral"``: squared spectral norm, :math:`\max_i (\lambda_i - 1)^2` over the eigenvalues of the smaller
-      of :math:`W^\top W` and :math:`W W^\top`: with the larger one it would stick at 1 when k > d, without a gradient.
+      of :math:`W^\top W` and :math:`W W^\top`: the larger one would give at least 1 when k > d, without a gradient.
 
     Args:
         kernel: ``(..., k, d)``, floating point.
@@ -34,8 +34,8 @@ def gram_penalty(kernel: Tensor, off_diagonal: bool = False, norm: Literal["fro"
         A scalar, 0 or more up to rounding, float32 or better.
 
     Raises:
-        TypeError: for a tensor that is not floating point.
-        ValueError: for fewer than two dimensions, an unknown norm, or a combination that has no definition.
+        ArgumentTypeError: for a tensor that is not floating point.
+        ConfigurationError: for fewer than two dimensions, an unknown norm, or a combination that has no definition.
 
     Example:
         >>> gram_penalty(torch.eye(3)).item(), gram_penalty(2 * torch.eye(3)).item()

@@ -1,4 +1,4 @@
-r"""Response angles: redundancy of what the filters say about the inputs that their layer really gets.
+r"""Response angles: redundancy of the filters' responses to the inputs that their layer really gets.
 
 Outputs have shape ``(..., n, k)``: n samples of k filters, without bias; leading dimensions are groups. For inputs of
 uniform direction the response angle of two filters is the angle between them (Charikar 2002); one-sided or correlated
@@ -21,7 +21,7 @@ from ortho_lightning.functional._precision import full_precision
 @torch.no_grad()
 @full_precision
 def response_similarity(outputs: Tensor) -> Tensor:
-    r"""Agreement of two filters' signs, :math:`\vartheta_{ij} = \frac{1}{n}\sum_a sgn(z_{ai}) sgn(z_{aj})`.
+    r"""Return the agreement of two filters' signs, :math:`\vartheta_{ij} = \frac{1}{n}\sum_a sgn(z_{ai}) sgn(z_{aj})`.
 
     It is :func:`~ortho_lightning.functional.lsh_similarity` with the hard sign, sgn(0) = -1, exact to the last bit: 1
     for equal signs, -1 for opposite ones. The signs have no gradient.
@@ -47,7 +47,7 @@ def response_similarity(outputs: Tensor) -> Tensor:
 
 
 def response_angles(outputs: Tensor) -> Tensor:
-    r"""Response angles of pairs of filters, :math:`90^\circ (1 - \vartheta_{ij})` for i < j, row by row.
+    r"""Return the response angles of pairs, :math:`90^\circ (1 - \vartheta_{ij})` for i < j in row-major order.
 
     n independent samples estimate a similarity with variance :math:`(1 - \vartheta^2)/n`, and so an angle
     :math:`\theta` with a standard deviation of :math:`90\sqrt{(1 - \vartheta^2)/n} = \sqrt{\theta(180 - \theta)/n}`
@@ -123,7 +123,7 @@ def response_statistics(outputs: Tensor, bins: int = 90) -> ResponseStatistics:
         (60.0, 90.0, 3)
     """
     n, k = outputs.shape[-2:]
-    groups = outputs.shape[:-2].numel() if n else 0  # without samples nothing is known of any pair
+    groups = outputs.shape[:-2].numel() if n else 0  # without samples no angle is known
     hard = signs(outputs, gamma=None).reshape(groups, n, k)
     summary = summarize_pairs(hard.mT, bins, 1 / max(n, 1), lambda similarities: (1 - similarities).mul_(90.0))
     return _statistics(n, summary)

@@ -163,7 +163,7 @@ def test_only_what_is_asked_for_gets_a_gradient():
 
 
 @pytest.mark.parametrize("function", [OF.lsh_penalties, OF.gram_penalty])
-def test_bad_input_is_refused(function):
+def test_bad_input_is_rejected(function):
     with pytest.raises(TypeError, match=r"torch\.int64"):
         function(torch.ones(3, 3, dtype=torch.int64))
     with pytest.raises(ValueError, match="two or more dimensions"):
