@@ -27,12 +27,6 @@ def whole_file(path: Path) -> Iterator[Path]:
         raise
 
 
-def write_text(path: Path, content: str) -> None:
-    """Write text in UTF-8 whole or not at all."""
-    with whole_file(path) as temporary:
-        temporary.write_text(content, encoding="utf-8")
-
-
 def write_json(path: Path, content: Any) -> None:
     """Write JSON whole or not at all."""
     write_text(path, json.dumps(content, indent=2) + "\n")
@@ -45,3 +39,9 @@ def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         writer = csv.DictWriter(file, keys)
         writer.writeheader()
         writer.writerows(rows)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text whole or not at all: UTF-8, and the same bytes on every system."""
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
