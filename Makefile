@@ -1,7 +1,7 @@
 # Two commands on a machine with Python, pip and make:
-#   make demo   install into .venv, train the embedded experiment without penalty, with gram and with lsh, print a table
+#   make demo   install into .venv, train the built-in experiment without penalty, with gram and with lsh, print a table
 #   make test   the same installation, then the whole test suite
-# Both can be repeated; what is installed already stays.
+# Both can be repeated; an existing installation is kept.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -15,7 +15,7 @@ help:
 install: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml
-	@echo "Installing ortho-lightning and what it needs into $(VENV) ..."
+	@echo "Installing ortho-lightning and its dependencies into $(VENV) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[test,dev]"
 	@touch $@
@@ -33,14 +33,15 @@ test-slow: install
 	@$(BIN)/python -m pytest -m slow
 
 check: install
-	@echo "Checking format, lint and types ..."
+	@echo "Checking format, lint, types and the order of imports ..."
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports
 
 format: install
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,16 +1,30 @@
-"""What the package refuses, and how it says so: the value at fault and the remedy, in one message."""
+"""The package's errors, each with the value at fault and the remedy in its message."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 
-class ConfigurationError(ValueError):
+class OrthoLightningError(Exception):
+    """Base class of every error that the package raises on purpose."""
+
+
+class ConfigurationError(OrthoLightningError, ValueError):
     """An argument or a configuration that cannot work."""
 
 
+class ArgumentTypeError(ConfigurationError, TypeError):
+    """An argument of the wrong type, such as a tensor of integers."""
+
+
 class LayerSelectionError(ConfigurationError):
-    """A selection that means no layer of the model; ``selection`` names the option and its value."""
+    """A selection that matches no layer of the model.
+
+    Args:
+        selection: the option and its value.
+        available: names of the layers that could be selected.
+        suggestion: a pattern that was probably meant.
+    """
 
     def __init__(self, selection: str, available: Iterable[str], suggestion: str | None = None) -> None:
         names = list(available)
@@ -35,5 +49,5 @@ class NotFittedError(ConfigurationError):
     """A whitening used before it was fitted."""
 
 
-class DataError(RuntimeError):
+class DataError(OrthoLightningError, RuntimeError):
     """Data that is missing, truncated or of another shape; the message names the file."""

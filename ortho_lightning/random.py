@@ -1,4 +1,4 @@
-"""Random numbers that are a function of a key and a counter: no state, so nothing to save or to restore.
+"""Random numbers as a function of a key and a counter, without state to save or to restore.
 
 Augmentation drawn from these depends on (seed, epoch, index) alone, whatever the batch size, the number of processes
 or the point from which training resumed, and is tensor code on whatever device the batch is.
@@ -15,11 +15,11 @@ _MASK = 0xFFFFFFFF
 
 
 def uniform(index: Tensor, count: int, *key: int) -> Tensor:
-    """``count`` numbers for each index, uniform in [0, 1): ``(len(index), count)``, float32.
+    """Return ``count`` numbers for each index, uniform in [0, 1): ``(len(index), count)``, float32.
 
     Args:
         index: ``(B,)`` integers.
-        count: numbers an index.
+        count: how many numbers each index gets.
         key: integers that select the stream, such as seed and epoch.
     """
     state = index.to(torch.int64).unsqueeze(1) * count + torch.arange(count, device=index.device)
@@ -33,14 +33,14 @@ def uniform(index: Tensor, count: int, *key: int) -> Tensor:
 
 
 def normal(index: Tensor, count: int, *key: int) -> Tensor:
-    """``count`` standard normal numbers for each index, by Box and Muller's transform of :func:`uniform`."""
+    """Return ``count`` standard normal numbers for each index, by Box and Muller's transform of :func:`uniform`."""
     u = uniform(index, 2 * count, *key)
     radius = torch.sqrt(-2 * torch.log1p(-u[:, :count]))
     return radius * torch.cos(2 * math.pi * u[:, count:])
 
 
 def mix(*values: int) -> int:
-    """A well-mixed non-negative 63-bit number from integers (the finalizer of SplitMix64 over each in turn)."""
+    """Mix integers into a non-negative 63-bit number (the finalizer of SplitMix64 over each in turn)."""
     state = 0
     mask = (1 << 64) - 1
     for value in values:

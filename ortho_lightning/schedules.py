@@ -1,6 +1,7 @@
-"""The penalty's weight as a function of training progress: any callable ``(step, total_steps) -> factor``.
+"""Schedules of the penalty's weight: functions ``(step, total_steps) -> factor``.
 
-Steps are optimizer steps, counted from 0. These are pure functions; multiply two to combine them::
+Any callable of that kind is a schedule. Steps are optimizer steps, counted from 0. These are pure functions; multiply
+two to combine them::
 
     schedule = LinearWarmup(fraction=0.1) * CosineDecay()
 """
@@ -17,6 +18,7 @@ class Schedule:
     """Base class: a callable ``(step, total_steps) -> factor`` that can be multiplied with another."""
 
     def __call__(self, step: int, total_steps: float) -> float:
+        """Return the factor of the weight at a step, counted from 0."""
         raise NotImplementedError
 
     def __mul__(self, other: Schedule) -> Schedule:
@@ -33,11 +35,12 @@ class Product(Schedule):
         return " * ".join(map(repr, self.factors))
 
     def __call__(self, step: int, total_steps: float) -> float:
+        """Return the factor of the weight at a step, counted from 0."""
         return math.prod(factor(step, total_steps) for factor in self.factors)
 
 
 class LinearWarmup(Schedule):
-    """From 0 at the first step to 1 after ``fraction`` of all steps, or after ``steps`` steps; 1 from there on.
+    """A rise from 0 at the first step to 1 after ``fraction`` of all steps, or after ``steps`` steps; then 1.
 
     Args:
         fraction: share of the training in (0, 1]; needs a training of known length.
@@ -63,6 +66,7 @@ class LinearWarmup(Schedule):
         return f"LinearWarmup(fraction={self.fraction}, steps={self.steps})"
 
     def __call__(self, step: int, total_steps: float) -> float:
+        """Return the factor of the weight at a step, counted from 0."""
         if self.steps is not None:
             return min(1.0, step / self.steps)
         assert self.fraction is not None
@@ -70,10 +74,13 @@ class LinearWarmup(Schedule):
 
 
 class CosineDecay(Schedule):
-    """From 1 at the first step to ``final`` at the last along half a cosine.
+    """A fall from 1 at the first step to ``final`` at the last along half a cosine.
 
     Args:
         final: factor at the end, 0 or more.
+
+    Raises:
+        ConfigurationError: for a negative or infinite factor.
     """
 
     def __init__(self, final: float = 0.0) -> None:
@@ -85,16 +92,20 @@ class CosineDecay(Schedule):
         return f"CosineDecay(final={self.final})"
 
     def __call__(self, step: int, total_steps: float) -> float:
+        """Return the factor of the weight at a step, counted from 0."""
         progress = min(1.0, step / _known(total_steps, self))
         return self.final + (1 - self.final) * (1 + math.cos(math.pi * progress)) / 2
 
 
 class MultiStep(Schedule):
-    """Times ``factor`` from each milestone on; milestones are shares of the training.
+    """A factor that is multiplied by ``factor`` at each milestone; milestones are shares of the training.
 
     Args:
         milestones: shares in [0, 1].
         factor: 0 or more.
+
+    Raises:
+        ConfigurationError: for no milestone, one outside [0, 1], or a negative or infinite factor.
     """
 
     def __init__(self, milestones: Sequence[float], factor: float = 0.1) -> None:
@@ -110,6 +121,7 @@ class MultiStep(Schedule):
         return f"MultiStep(milestones={self.milestones}, factor={self.factor})"
 
     def __call__(self, step: int, total_steps: float) -> float:
+        """Return the factor of the weight at a step, counted from 0."""
         total = _known(total_steps, self)
         return self.factor ** sum(step >= milestone * total for milestone in self.milestones)
 

@@ -1,4 +1,4 @@
-"""Tables in Markdown, read as well on a terminal as in TensorBoard."""
+"""Tables in Markdown, for a terminal and for TensorBoard."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def markdown_table(rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table of cells, aligned for a terminal; the first row is the heading.
+    """Return a Markdown table of cells, aligned for a terminal; the first row is the heading.
 
     Example:
         >>> print(markdown_table([["layer", "k"], ["net.0", "32"]]))

@@ -1,4 +1,7 @@
-"""Measure what the penalties cost: python scripts/benchmark.py sweep=batch"""
+"""Measure the cost of the penalties.
+
+python scripts/benchmark.py sweep=batch
+"""
 
 from ortho_lightning.experiments.benchmark import main
 

@@ -1,4 +1,7 @@
-"""Train several arms and compare them: python scripts/compare.py experiment=shapes"""
+"""Train several arms and compare them.
+
+python scripts/compare.py experiment=shapes
+"""
 
 from ortho_lightning.experiments.compare import main
 

@@ -1,4 +1,7 @@
-"""Train once: python scripts/train.py experiment=cifar10 regularizer=lsh data.root=PATH"""
+"""Train once.
+
+python scripts/train.py experiment=cifar10 regularizer=lsh data.root=PATH
+"""
 
 from ortho_lightning.experiments.train import main
 

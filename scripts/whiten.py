@@ -1,4 +1,7 @@
-"""Whiten embeddings: python scripts/whiten.py experiment=stsb data.root=PATH"""
+"""Whiten embeddings.
+
+python scripts/whiten.py experiment=stsb data.root=PATH
+"""
 
 from ortho_lightning.experiments.whiten import main
 

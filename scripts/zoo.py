@@ -1,4 +1,7 @@
-"""One training step of every classification model of torchvision: python scripts/zoo.py"""
+"""Check one training step of every classification model of torchvision.
+
+python scripts/zoo.py
+"""
 
 from ortho_lightning.experiments.zoo import main
 

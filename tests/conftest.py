@@ -1,4 +1,4 @@
-"""Where shared data lies, and what every test starts from."""
+"""Shared data, golden values and the state that every test starts from."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from hypothesis import settings
 
 SHARED = Path(os.environ.get("ORTHO_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+GOLDEN = Path(__file__).with_name("golden")
 
 settings.register_profile("untimed", deadline=None)  # a busy machine fails no property
 settings.load_profile("untimed")
@@ -23,7 +24,7 @@ def _seeded():
 
 @pytest.fixture
 def shared():
-    """A file or folder of the shared data; the test is skipped where it is absent."""
+    """Find a file or folder of the shared data; the test is skipped where it is absent."""
 
     def find(name: str) -> Path:
         path = SHARED / name
@@ -35,11 +36,11 @@ def shared():
 
 
 @pytest.fixture
-def golden(shared):
+def golden():
     """Golden values by file name, as float64 tensors."""
 
     def load(name: str) -> dict[str, torch.Tensor]:
-        with np.load(shared("golden") / name) as stored:
+        with np.load(GOLDEN / name) as stored:
             return {key: torch.from_numpy(np.asarray(stored[key])) for key in stored}
 
     return load

@@ -1,4 +1,4 @@
-"""Pictures: what they show, which filters they show, and that they touch nothing else."""
+"""Figures: their content, the selection of filters, and that nothing global is touched."""
 
 import math
 
@@ -38,19 +38,19 @@ def test_at_most_256_filters_are_shown_and_said_to_be(shape, shown, words):
     assert len(set(filters)) == shown[1]
 
 
-def test_the_density_of_random_directions_has_their_mean_and_spread():
+def test_the_density_of_random_directions_has_their_mean_and_standard_deviation():
     degrees = torch.linspace(0, 180, 20_001, dtype=torch.float64)
     for d in (2, 3, 27, 4608):
         density = OF.null_density(degrees, d)
         assert torch.trapezoid(density, degrees).item() == pytest.approx(1.0, rel=1e-4)
-        spread = torch.trapezoid(density * (degrees - 90) ** 2, degrees).sqrt().item()
-        assert spread == pytest.approx(OF.null_std(d), rel=1e-3)
+        std = torch.trapezoid(density * (degrees - 90) ** 2, degrees).sqrt().item()
+        assert std == pytest.approx(OF.null_std(d), rel=1e-3)
     with pytest.raises(ValueError, match="d=1"):
         OF.null_density(degrees, 1)
 
 
 @pytest.mark.parametrize(("k", "d"), [(9, 5), (5, 9), (4, 1)])
-def test_the_histogram_stands_beside_the_random_density_and_the_floor(k, d):
+def test_the_histogram_is_drawn_with_the_random_density_and_the_floor(k, d):
     kernel = torch.randn(k, d)
     statistics = OF.angle_statistics(kernel)
     axis = Figure().add_subplot()
@@ -100,7 +100,7 @@ def test_the_filters_of_an_image_layer_are_tiles_of_their_own_colours():
 
 
 @pytest.mark.parametrize("shape", [(300, 7), (5, 1, 3, 3), (6, 4, 3, 3), (4, 2, 3), (3, 1, 2, 2, 2)])
-def test_every_kind_of_layer_has_a_picture_of_its_filters(shape):
+def test_every_kind_of_layer_has_a_figure_of_its_filters(shape):
     assert plots.filter_picture(torch.randn(shape), "").shape == (420, 420, 3)
 
 

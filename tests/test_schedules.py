@@ -31,7 +31,7 @@ def test_schedules_multiply():
     assert schedule(1, 4) == pytest.approx(0.5 * (1 + math.cos(math.pi / 4)) / 2 * 3)
 
 
-def test_unknown_length_is_refused_with_a_remedy():
+def test_unknown_length_is_rejected_with_a_remedy():
     for schedule in (LinearWarmup(), CosineDecay(), MultiStep([0.5])):
         with pytest.raises(ConfigurationError, match="max_steps or max_epochs"):
             schedule(0, math.inf)

@@ -1,6 +1,5 @@
-"""Tensors in, tensors out: the formulas, without modules, state or trainer."""
+"""Formulas on tensors, without modules, state or trainer."""
 
-from ortho_lightning.functional._closed_form import fast_gram_penalty, fast_lsh_penalties
 from ortho_lightning.functional.angles import (
     AngleStatistics,
     angle_statistics,
@@ -24,6 +23,12 @@ from ortho_lightning.functional.lsh import (
     similarity_penalty,
 )
 from ortho_lightning.functional.moments import Moments
+from ortho_lightning.functional.responses import (
+    ResponseStatistics,
+    response_angles,
+    response_similarity,
+    response_statistics,
+)
 from ortho_lightning.functional.similarity import spearman, whitened_cosines
 from ortho_lightning.functional.whitening import (
     effective_rank,
@@ -37,10 +42,9 @@ from ortho_lightning.functional.whitening import (
 __all__ = [
     "AngleStatistics",
     "Moments",
+    "ResponseStatistics",
     "angle_statistics",
     "effective_rank",
-    "fast_gram_penalty",
-    "fast_lsh_penalties",
     "gram_penalty",
     "lsh_active_fraction",
     "lsh_penalties",
@@ -56,6 +60,9 @@ __all__ = [
     "pairwise_angles",
     "pairwise_cosines",
     "principal_axes",
+    "response_angles",
+    "response_similarity",
+    "response_statistics",
     "rms_normalize",
     "similarity_from_statistics",
     "similarity_penalty",

@@ -1,7 +1,8 @@
 """The penalties with their gradients in closed form: two matrix products where automatic differentiation makes three.
 
-:mod:`~ortho_lightning.functional.lsh` and :mod:`~ortho_lightning.functional.gram` hold the formulas; these functions
-give the same values and gradients for less, and fall back to the formulas when they are differentiated twice.
+:func:`~ortho_lightning.functional.lsh_penalties` and :func:`~ortho_lightning.functional.gram_penalty` compute these.
+A second derivative goes through the formula as it reads, by automatic differentiation. ``torch.func.grad`` and ``vmap``
+work; forward-mode differentiation (``jvp``) does not.
 """
 
 from __future__ import annotations
@@ -11,20 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ortho_lightning.functional._precision import full_precision, off_diagonal
-from ortho_lightning.functional.gram import gram_penalty
-from ortho_lightning.functional.lsh import Reduction, check_gamma, check_lsh_arguments, lsh_penalties, pair_weights
+from ortho_lightning.functional._lsh_formula import Reduction, lsh_formula, pair_weights
+from ortho_lightning.functional._precision import off_diagonal
 
 
-@full_precision
-def fast_lsh_penalties(
-    outputs: Tensor,
-    lambda1: float = 100.0,
-    lambda2: float = 1.0,
-    gamma: float = 10.0,
-    reduction: Reduction = "mean",
-) -> Tensor:
-    r"""Value and gradient of :func:`~ortho_lightning.functional.lsh_penalties`, faster.
+def closed_lsh_penalties(outputs: Tensor, lambda1: float, lambda2: float, gamma: float, reduction: Reduction) -> Tensor:
+    r"""Return the LSH penalty of each group, ``(..., n, k) -> (...)``, with its gradient in closed form.
 
     With :math:`Y = \tanh(\gamma Z)`, :math:`S = Y^\top Y`, :math:`a_j = S_{jj}^{-1/2}`,
     :math:`\vartheta_{ij} = a_i S_{ij} a_j` and :math:`G_{ij}` the derivative of the penalty by :math:`\vartheta_{ij}`
@@ -34,60 +27,29 @@ def fast_lsh_penalties(
 
     A filter whose smooth signs have squares near the smallest number of the dtype counts as zero (in float32, a root of
     their sum below about 1e-12).
-
-    Args:
-        outputs: ``(..., n, k)`` pre-activations without bias, floating point.
-        lambda1, lambda2, gamma, reduction: as :func:`~ortho_lightning.functional.lsh_penalty`, with a gamma.
-
-    Returns:
-        ``(...)``, the penalty of each group.
-
-    Raises:
-        TypeError, ValueError: as :func:`~ortho_lightning.functional.lsh_penalty`.
-
-    Example:
-        >>> fast_lsh_penalties(torch.eye(4).expand(2, 4, 4))
-        tensor([0., 0.])
     """
-    check_lsh_arguments(lambda1, lambda2, reduction)
-    check_gamma(gamma)
-    if gamma is None:
-        raise ValueError("gamma=None: the hard sign has no gradient; lsh_penalties gives its values")
     penalties: Tensor = _LSH.apply(outputs, lambda1, lambda2, gamma, reduction)[0]
     return penalties
 
 
-@full_precision
-def fast_gram_penalty(kernel: Tensor, off_diagonal: bool = False) -> Tensor:
-    r"""Value and gradient of :func:`~ortho_lightning.functional.gram_penalty` in the Frobenius norm, faster.
+def closed_gram_penalty(kernel: Tensor, without_diagonal: bool) -> Tensor:
+    r"""Return the Gram penalty in the Frobenius norm, a scalar, with its gradient in closed form.
 
     The derivative of :math:`|W^\top W - I|_F^2` by W is :math:`4 W (W^\top W - I)`, from whichever of
     :math:`W^\top W` and :math:`W W^\top` is smaller; off the diagonal it is :math:`4 W (W^\top W * (1 - I))`.
-
-    Args:
-        kernel: ``(..., k, d)``, floating point.
-        off_diagonal: leave out the diagonal.
-
-    Returns:
-        A scalar.
-
-    Raises:
-        TypeError, ValueError: as :func:`~ortho_lightning.functional.gram_penalty`.
-
-    Example:
-        >>> fast_gram_penalty(2 * torch.eye(3)).item()
-        27.0
     """
-    penalty: Tensor = _Gram.apply(kernel, off_diagonal)[0]
+    penalty: Tensor = _Gram.apply(kernel, without_diagonal)[0]
     return penalty
 
 
 class _LSH(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(
         z: Tensor, lambda1: float, lambda2: float, gamma: float, reduction: Reduction
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The penalty (...); for the gradient, M or the Gram matrix of the rows, the sum of similarities, and a."""
+        """Return the penalty (...); for the gradient, M or the samples' Gram matrix, the sum of similarities, and a."""
         n, k = z.shape[-2:]
         weight1, weight2 = pair_weights(k, lambda1, lambda2, reduction)
         y = torch.mul(z, gamma).tanh_()
@@ -128,7 +90,7 @@ class _LSH(torch.autograd.Function):
             return None, None, None, None, None
         with torch.autocast(z.device.type, enabled=False):
             if torch.is_grad_enabled():
-                penalties = lsh_penalties(z, *ctx.arguments)
+                penalties = lsh_formula(z, *ctx.arguments)
                 gradient = torch.autograd.grad(penalties, z, upstream, create_graph=True)[0]
             else:
                 gradient = _lsh_gradient(z, factor, total, inverse, upstream, *ctx.arguments)
@@ -163,22 +125,22 @@ def _lsh_gradient(
 
 
 def _inverse_lengths(squares: Tensor) -> Tensor:
-    """1 / sqrt of the filters' sums of squares, 0 where those are too small to hold a direction."""
+    """Return 1 / sqrt of the filters' sums of squares, 0 where those are too small to hold a direction."""
     finfo = torch.finfo(squares.dtype)
     counts = squares > finfo.tiny / finfo.eps**2
     return torch.where(counts, torch.where(counts, squares, 1.0).rsqrt(), 0.0)
 
 
 class _Gram(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(kernel: Tensor, without_diagonal: bool) -> tuple[Tensor, Tensor]:
-        k, d = kernel.shape[-2:]
+        excess = _gram_excess(kernel, without_diagonal)
         if without_diagonal:
-            excess = off_diagonal(kernel @ kernel.mT)
             return excess.square().sum(), excess
-        excess = kernel @ kernel.mT if k <= d else kernel.mT @ kernel
-        excess.diagonal(dim1=-2, dim2=-1).sub_(1)
         # |W^T W - I|^2 and |W W^T - I|^2 differ by the k - d eigenvalues 0 of the larger one
+        k, d = kernel.shape[-2:]
         groups = kernel.shape[:-2].numel()
         return excess.square().sum() + groups * max(k - d, 0), excess
 
@@ -195,9 +157,18 @@ class _Gram(torch.autograd.Function):
         if upstream is None:
             return None, None
         with torch.autocast(kernel.device.type, enabled=False):
-            if torch.is_grad_enabled():
-                penalty = gram_penalty(kernel, ctx.without_diagonal)
-                return torch.autograd.grad(penalty, kernel, upstream, create_graph=True)[0], None
+            if torch.is_grad_enabled():  # a second derivative is wanted
+                excess = _gram_excess(kernel, ctx.without_diagonal)
             factor = excess * (4 * upstream)
             on_filters = ctx.without_diagonal or kernel.shape[-2] <= kernel.shape[-1]
             return (factor @ kernel if on_filters else kernel @ factor), None
+
+
+def _gram_excess(kernel: Tensor, without_diagonal: bool) -> Tensor:
+    """Return the smaller of W^T W - I and W W^T - I, or W^T W without its diagonal, which is always k x k."""
+    k, d = kernel.shape[-2:]
+    if without_diagonal:
+        return off_diagonal(kernel @ kernel.mT)
+    excess = kernel @ kernel.mT if k <= d else kernel.mT @ kernel
+    excess.diagonal(dim1=-2, dim2=-1).sub_(1)
+    return excess

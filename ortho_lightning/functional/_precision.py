@@ -1,4 +1,4 @@
-"""Every public function computes in float32 or better, whatever its input and whatever autocast says."""
+"""Numerics shared by the public functions: precision, unit vectors, matrices without their diagonal."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
+
+from ortho_lightning.errors import ArgumentTypeError, ConfigurationError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -19,16 +21,19 @@ def full_precision(function: Callable[Concatenate[Tensor, P], R]) -> Callable[Co
     Under autocast a float32 matrix product silently becomes bfloat16, whose eight bits cannot hold a sum of squares.
 
     Raises:
-        TypeError: if the first argument is not a floating-point tensor of two or more dimensions.
+        ArgumentTypeError: from the decorated function, if its first argument is not a floating-point tensor.
+        ConfigurationError: from the decorated function, if that has fewer than two dimensions.
     """
 
     @functools.wraps(function)
     def wrapper(values: Tensor, *args: P.args, **kwargs: P.kwargs) -> R:
         if not isinstance(values, Tensor) or not values.is_floating_point():
             kind = values.dtype if isinstance(values, Tensor) else type(values).__name__
-            raise TypeError(f"{function.__name__} needs a floating-point tensor, got {kind}: convert it with .float()")
+            raise ArgumentTypeError(
+                f"{function.__name__} needs a floating-point tensor, got {kind}: convert it with .float()"
+            )
         if values.dim() < 2:
-            raise ValueError(
+            raise ConfigurationError(
                 f"{function.__name__} needs two or more dimensions, got shape {tuple(values.shape)}: "
                 "a single filter or output column still needs its own axis"
             )
@@ -39,7 +44,7 @@ def full_precision(function: Callable[Concatenate[Tensor, P], R]) -> Callable[Co
 
 
 def unit(vectors: Tensor, dim: int) -> Tensor:
-    """Vectors along ``dim`` divided by their lengths; zero vectors stay zero and get zero gradient.
+    """Divide vectors along ``dim`` by their lengths; zero vectors stay zero and get zero gradient.
 
     So do vectors near the smallest number of the dtype, whose gradient, of the order of 1 / length, would overflow.
     """
@@ -55,6 +60,6 @@ def unit(vectors: Tensor, dim: int) -> Tensor:
 
 
 def off_diagonal(matrix: Tensor) -> Tensor:
-    """The matrix (..., k, k) with zeros on its diagonal."""
+    """Return the matrix ``(..., k, k)`` with zeros on its diagonal."""
     eye = torch.eye(matrix.shape[-1], dtype=torch.bool, device=matrix.device)
     return matrix.masked_fill(eye, 0.0)

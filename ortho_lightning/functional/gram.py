@@ -1,4 +1,4 @@
-"""The Gram penalties: how far the filters are from an orthonormal set.
+"""The Gram penalties: squared distances of the filters from an orthonormal set.
 
 Kernels have shape ``(..., k, d)``; W below is the (d, k) matrix whose columns are the filters. Sources: Brock et al.
 2017 and 2019 (BigGAN) for the two Frobenius forms, Bansal et al. 2018 for the spectral form.
@@ -11,17 +11,19 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ortho_lightning.functional import _precision
+from ortho_lightning.errors import ConfigurationError
+from ortho_lightning.functional._closed_form import closed_gram_penalty
+from ortho_lightning.functional._precision import full_precision
 
 
-@_precision.full_precision
+@full_precision
 def gram_penalty(kernel: Tensor, off_diagonal: bool = False, norm: Literal["fro", "spectral"] = "fro") -> Tensor:
-    r"""Squared distance of the Gram matrix from the identity, :math:`|W^\top W - I|^2`; groups add.
+    r"""Return the squared distance of the Gram matrix from the identity, :math:`|W^\top W - I|^2`; groups add.
 
     - ``norm="fro"``: sum of squares. Its floor is k - d when k > d. Cost ``k d min(k, d)``; off the diagonal ``k^2 d``.
     - ``off_diagonal=True``: :math:`|(W^\top W) * (1 - I)|_F^2` (BigGAN), which leaves the lengths of the filters free.
     - ``norm="spectral"``: squared spectral norm, :math:`\max_i (\lambda_i - 1)^2` over the eigenvalues of the smaller
-      of :math:`W^\top W` and :math:`W W^\top`: with the larger one it would stick at 1 when k > d, without a gradient.
+      of :math:`W^\top W` and :math:`W W^\top`: the larger one would give at least 1 when k > d, without a gradient.
 
     Args:
         kernel: ``(..., k, d)``, floating point.
@@ -32,29 +34,24 @@ def gram_penalty(kernel: Tensor, off_diagonal: bool = False, norm: Literal["fro"
         A scalar, 0 or more up to rounding, float32 or better.
 
     Raises:
-        TypeError: for a tensor that is not floating point.
-        ValueError: for fewer than two dimensions, an unknown norm, or a combination that has no definition.
+        ArgumentTypeError: for a tensor that is not floating point.
+        ConfigurationError: for fewer than two dimensions, an unknown norm, or a combination that has no definition.
 
     Example:
         >>> gram_penalty(torch.eye(3)).item(), gram_penalty(2 * torch.eye(3)).item()
         (0.0, 27.0)
     """
     check_gram_arguments(off_diagonal, norm)
+    if norm == "fro":
+        return closed_gram_penalty(kernel, off_diagonal)
     k, d = kernel.shape[-2:]
-    if off_diagonal:  # always k x k: the difference of squares below would cancel
-        return _precision.off_diagonal(kernel @ kernel.mT).square().sum()
     gram = kernel @ kernel.mT if k <= d else kernel.mT @ kernel
-    if norm == "spectral":
-        return (torch.linalg.eigvalsh(gram) - 1).square().amax(-1).sum()
-    if k <= d:
-        return (gram - torch.eye(k, dtype=gram.dtype, device=gram.device)).square().sum()
-    # |W^T W - I|^2 = |W W^T|^2 - 2 |W|^2 + k; little cancels, since the result is at least k - d
-    return gram.square().sum() - (2 * kernel.square().sum(-1) - 1).sum()
+    return (torch.linalg.eigvalsh(gram) - 1).square().amax(-1).sum()
 
 
 def check_gram_arguments(off_diagonal: bool, norm: str) -> None:
-    """Refuse an unknown norm, and the spectral norm of the off-diagonal part."""
+    """Reject an unknown norm, and the spectral norm of the off-diagonal part."""
     if norm not in ("fro", "spectral"):
-        raise ValueError(f"norm={norm!r}: must be 'fro' or 'spectral'")
+        raise ConfigurationError(f"norm={norm!r}: must be 'fro' or 'spectral'")
     if off_diagonal and norm == "spectral":
-        raise ValueError("norm='spectral' with off_diagonal=True is not defined: use norm='fro'")
+        raise ConfigurationError("norm='spectral' with off_diagonal=True is not defined: use norm='fro'")

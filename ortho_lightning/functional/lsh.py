@@ -1,27 +1,34 @@
-"""The LSH (locality-sensitive hashing) estimate of the angles between filters, and the penalty on it.
+"""Angles between filters estimated by locality-sensitive hashing (LSH), and the penalty on them.
 
 The signs of two filters' outputs agree on a random input with probability ``1 - theta / pi``, so the outputs of a layer
-tell the angles between its filters. Outputs have shape ``(..., n, k)``: n samples of k filters, without bias; leading
-dimensions are groups. Formulas: J. Su, article 7169 (kexue.fm); "Self-Orthogonality Module", arXiv 2001.01275.
+estimate the angles between its filters. Outputs have shape ``(..., n, k)``: n samples of k filters, without bias;
+leading dimensions are groups. Formulas: J. Su, article 7169 (kexue.fm); "Self-Orthogonality Module", arXiv 2001.01275.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from ortho_lightning.functional._precision import full_precision, off_diagonal, unit
+from ortho_lightning.functional._closed_form import closed_lsh_penalties
+from ortho_lightning.functional._lsh_formula import (
+    Reduction,
+    check_gamma,
+    check_lsh_arguments,
+    lsh_formula,
+    over_groups,
+    penalty_of_similarity,
+    signs,
+)
+from ortho_lightning.functional._precision import full_precision, unit
 from ortho_lightning.functional.angles import pairwise_cosines
-
-Reduction = Literal["mean", "sum"]
 
 
 @full_precision
 def lsh_similarity(outputs: Tensor, gamma: float | None = 10.0) -> Tensor:
-    r"""Similarity of filters by the signs of their outputs, an estimate of :math:`\vartheta = 1 - 2\theta/\pi`.
+    r"""Estimate the similarity of filters from the signs of their outputs, :math:`\vartheta = 1 - 2\theta/\pi`.
 
     With :math:`y = \tanh(\gamma z)` and :math:`\hat y_j = y_j / |y_j|` over the n samples,
     :math:`\vartheta = \hat Y^\top \hat Y`. ``gamma=None`` takes the hard sign, with sgn(0) = -1 as in the article.
@@ -34,8 +41,8 @@ def lsh_similarity(outputs: Tensor, gamma: float | None = 10.0) -> Tensor:
         ``(..., k, k)`` in [-1, 1], float32 or better; rows and columns of an all-zero filter are 0 (smooth sign).
 
     Raises:
-        TypeError: for a tensor that is not floating point.
-        ValueError: for fewer than two dimensions, or a gamma that is not a positive number.
+        ArgumentTypeError: for a tensor that is not floating point.
+        ConfigurationError: for fewer than two dimensions, or a gamma that is not a positive number.
 
     Example:
         >>> lsh_similarity(torch.tensor([[3.0, 2.0, -1.0], [-5.0, -4.0, -1.0]]), gamma=None).round(decimals=3)
@@ -43,7 +50,8 @@ def lsh_similarity(outputs: Tensor, gamma: float | None = 10.0) -> Tensor:
                 [1., 1., 0.],
                 [0., 0., 1.]])
     """
-    directions = _smooth_signs(outputs, gamma)
+    check_gamma(gamma)
+    directions = unit(signs(outputs, gamma), dim=-2)
     return directions.mT @ directions
 
 
@@ -55,11 +63,14 @@ def lsh_penalty(
     gamma: float | None = 10.0,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    r"""Penalty on the LSH similarities of the filters that produced ``outputs``.
+    r"""Return the penalty on the LSH similarities of the filters that produced ``outputs``.
 
     :math:`\lambda_1 (\sum_{i \ne j} \vartheta_{ij})^2 + \lambda_2 \sum_{i \ne j} \vartheta_{ij}^2`; with
     ``reduction="mean"`` both sums are means over the k(k-1) ordered pairs. The first term moves the mean angle to 90
-    degrees, the second narrows the spread. Groups are averaged ("mean") or added ("sum").
+    degrees, the second narrows their distribution. Groups are averaged ("mean") or added ("sum").
+
+    The gradient is computed in closed form. A filter whose outputs are all tiny (in float32, a root of the sum of
+    squared signs below about 1e-12) counts as zero.
 
     No k x k matrix is made when there are fewer samples than filters: the first term is
     :math:`|\sum_j \hat y_j|^2 - \sum_j |\hat y_j|^2`, the second takes the smaller of the two Gram matrices.
@@ -75,10 +86,10 @@ def lsh_penalty(
         A scalar, 0 or more up to rounding, float32 or better; 0 where there is no pair.
 
     Raises:
-        TypeError, ValueError: as :func:`lsh_similarity`; ValueError for a bad lambda or reduction.
+        ArgumentTypeError, ConfigurationError: as :func:`lsh_similarity`; the latter for a bad lambda or reduction.
 
     Example:
-        >>> lsh_penalty(torch.eye(4)).item()  # no two filters answer the same sample
+        >>> lsh_penalty(torch.eye(4)).item()  # no two filters respond to the same sample
         0.0
     """
     return over_groups(lsh_penalties(outputs, lambda1, lambda2, gamma, reduction), reduction)
@@ -92,27 +103,16 @@ def lsh_penalties(
     gamma: float | None = 10.0,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    """:func:`lsh_penalty` of each group by itself, ``(..., n, k) -> (...)``; arguments and errors are the same."""
+    """Return :func:`lsh_penalty` of each group, ``(..., n, k) -> (...)``; arguments and errors are the same."""
     check_lsh_arguments(lambda1, lambda2, reduction)
-    directions = _smooth_signs(outputs, gamma)
-    n, k = directions.shape[-2:]
-    if n >= k:
-        total, squares = _pair_sums(directions.mT @ directions)
-    else:
-        lengths = directions.square().sum(-2)  # 1, or 0 for a zero column
-        total = directions.sum(-1).square().sum(-1) - lengths.sum(-1)
-        squares = (directions @ directions.mT).square().sum((-2, -1)) - lengths.square().sum(-1)
-    return _combine(total, squares, k, lambda1, lambda2, reduction)
-
-
-def over_groups(penalties: Tensor, reduction: Reduction, dim: int | None = None) -> Tensor:
-    """Penalties of groups averaged ("mean"; 0 where there is none) or added ("sum"), over all dimensions or one."""
-    total = penalties.sum() if dim is None else penalties.sum(dim)
-    return total if reduction == "sum" else total / max(penalties.numel() // max(total.numel(), 1), 1)
+    check_gamma(gamma)
+    if gamma is None:
+        return lsh_formula(outputs, lambda1, lambda2, None, reduction)
+    return closed_lsh_penalties(outputs, lambda1, lambda2, gamma, reduction)
 
 
 def lsh_similarity_exact(kernel: Tensor) -> Tensor:
-    r"""The limit of :func:`lsh_similarity` under isotropic inputs: :math:`\vartheta = \frac{2}{\pi} \arcsin c_{ij}`.
+    r"""Return the similarity for isotropic inputs in closed form, :math:`\vartheta = \frac{2}{\pi} \arcsin c_{ij}`.
 
     Args:
         kernel: ``(..., k, d)``, floating point.
@@ -121,7 +121,7 @@ def lsh_similarity_exact(kernel: Tensor) -> Tensor:
         ``(..., k, k)`` in [-1, 1]; the gradient is 0 where two filters are exactly parallel, and finite elsewhere.
 
     Raises:
-        TypeError, ValueError: as :func:`~ortho_lightning.functional.pairwise_cosines`.
+        ArgumentTypeError, ConfigurationError: as :func:`~ortho_lightning.functional.pairwise_cosines`.
     """
     cosines = pairwise_cosines(kernel)
     # arcsin has an infinite slope at +-1, which times the zero slope of the cosine there would give NaN
@@ -133,26 +133,26 @@ def lsh_similarity_exact(kernel: Tensor) -> Tensor:
 def similarity_penalty(
     similarity: Tensor, lambda1: float = 100.0, lambda2: float = 1.0, reduction: Reduction = "mean"
 ) -> Tensor:
-    """The penalty of :func:`lsh_penalty` on similarities ``(..., k, k)`` however they were found; a scalar."""
+    """Return the penalty of :func:`lsh_penalty` on similarities ``(..., k, k)`` from any source; a scalar."""
     check_lsh_arguments(lambda1, lambda2, reduction)
-    total, squares = _pair_sums(similarity)
-    return over_groups(_combine(total, squares, similarity.shape[-1], lambda1, lambda2, reduction), reduction)
+    return over_groups(penalty_of_similarity(similarity, lambda1, lambda2, reduction), reduction)
 
 
 @full_precision
 def lsh_statistics(outputs: Tensor, gamma: float = 10.0) -> Tensor:
-    """Inner products ``Y^T Y`` of the smooth signs, ``(..., n, k) -> (..., k, k)``.
+    """Return the inner products ``Y^T Y`` of the smooth signs, ``(..., n, k) -> (..., k, k)``.
 
     They add up over batches and processes; :func:`similarity_from_statistics` turns the sum into the similarity of the
     joined batch.
     """
-    signs = _signs(outputs, gamma)
-    return signs.mT @ signs
+    check_gamma(gamma)
+    smooth = signs(outputs, gamma)
+    return smooth.mT @ smooth
 
 
 @full_precision
 def similarity_from_statistics(statistics: Tensor) -> Tensor:
-    """Similarities ``(..., k, k)`` from added-up :func:`lsh_statistics`: each entry over the two filters' lengths."""
+    """Return similarities ``(..., k, k)`` from sums of :func:`lsh_statistics`, divided by the filters' lengths."""
     squares = statistics.diagonal(dim1=-2, dim2=-1)
     inverse = torch.where(squares > 0, torch.where(squares > 0, squares, 1.0).rsqrt(), 0.0)
     return statistics * inverse.unsqueeze(-1) * inverse.unsqueeze(-2)
@@ -161,15 +161,18 @@ def similarity_from_statistics(statistics: Tensor) -> Tensor:
 def lsh_penalty_floor(
     n: int, k: int, lambda1: float = 100.0, lambda2: float = 1.0, reduction: Reduction = "mean"
 ) -> float:
-    r"""What :func:`lsh_penalty` reads on average for exactly orthogonal filters under isotropic inputs.
+    r"""Return the mean of :func:`lsh_penalty` for exactly orthogonal filters under isotropic inputs.
 
-    n samples estimate a similarity with variance 1/n, so the penalty does not read 0 but
+    n samples estimate a similarity with variance 1/n, so the penalty is not 0 but
     :math:`(2\lambda_1 + \lambda_2) k(k-1)/n` as a sum and :math:`2\lambda_1/(n k (k-1)) + \lambda_2/n` as a mean (of
     one group). Exact for hard signs, close for gamma |z| >> 1, too low where many outputs are near 0.
 
     Args:
         n: number of samples; the floor is infinite at 0.
         k: number of filters.
+        lambda1: weight of the squared mean.
+        lambda2: weight of the squares.
+        reduction: "mean" or "sum".
     """
     if k < 2:
         return 0.0
@@ -182,58 +185,15 @@ def lsh_penalty_floor(
 @torch.no_grad()
 @full_precision
 def lsh_active_fraction(outputs: Tensor, gamma: float = 10.0) -> Tensor:
-    """Fraction of the outputs through which a gradient passes: the slope of tanh(gamma z) is above 1% of its largest.
+    """Return the fraction of the outputs through which a gradient passes.
 
-    Near 0 the sign is saturated everywhere and the penalty is blind; lower gamma, or divide by the root mean square.
-    NaN without outputs.
+    There the slope of tanh(gamma z) is above 1% of its largest. At a fraction near 0 the sign is saturated everywhere
+    and the penalty has almost no gradient: lower gamma, or divide by the root mean square. NaN without outputs.
     """
     return (1 - torch.tanh(gamma * outputs).square() > 0.01).to(outputs.dtype).mean()
 
 
 @full_precision
 def rms_normalize(outputs: Tensor) -> Tensor:
-    """Outputs ``(..., n, k)`` over the root mean square of each filter's; zero columns stay zero."""
+    """Divide outputs ``(..., n, k)`` by each filter's root mean square; zero columns stay zero."""
     return unit(outputs, dim=-2) * math.sqrt(outputs.shape[-2])
-
-
-def check_gamma(gamma: float | None) -> None:
-    """Refuse a slope that is not a positive number."""
-    if gamma is not None and not (gamma > 0 and math.isfinite(gamma)):
-        raise ValueError(f"gamma={gamma}: the slope of tanh(gamma z) must be a positive number; the article uses 10")
-
-
-def check_lsh_arguments(lambda1: float, lambda2: float, reduction: str) -> None:
-    """Refuse weights that are negative or not finite, and unknown reductions."""
-    for name, value in (("lambda1", lambda1), ("lambda2", lambda2)):
-        if not (value >= 0 and math.isfinite(value)):
-            raise ValueError(f"{name}={value}: must be 0 or a positive number")
-    if reduction not in ("mean", "sum"):
-        raise ValueError(f"reduction={reduction!r}: must be 'mean' or 'sum'")
-
-
-def _signs(outputs: Tensor, gamma: float | None) -> Tensor:
-    check_gamma(gamma)
-    if gamma is None:
-        return torch.where(outputs > 0, 1.0, -1.0).to(outputs.dtype)
-    return torch.tanh(gamma * outputs)
-
-
-def _smooth_signs(outputs: Tensor, gamma: float | None) -> Tensor:
-    return unit(_signs(outputs, gamma), dim=-2)
-
-
-def _pair_sums(similarity: Tensor) -> tuple[Tensor, Tensor]:
-    """The sums over ordered pairs of the similarity and of its square."""
-    similarity = off_diagonal(similarity)
-    return similarity.sum((-2, -1)), similarity.square().sum((-2, -1))
-
-
-def pair_weights(k: int, lambda1: float, lambda2: float, reduction: Reduction) -> tuple[float, float]:
-    """The factors of the squared sum and of the sum of squares over the k(k-1) ordered pairs."""
-    pairs = 1 if reduction == "sum" else max(k * (k - 1), 1)
-    return lambda1 / pairs**2, lambda2 / pairs
-
-
-def _combine(total: Tensor, squares: Tensor, k: int, lambda1: float, lambda2: float, reduction: Reduction) -> Tensor:
-    weight1, weight2 = pair_weights(k, lambda1, lambda2, reduction)
-    return weight1 * total.square() + weight2 * squares

@@ -11,16 +11,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ortho_lightning.errors import ArgumentTypeError, ConfigurationError
+
 # Rows converted to float64 at a time: 25 MB at d = 768, which still fits the last cache of a processor.
 _BLOCK_ROWS = 4096
 # Bands of the scatter matrix, each computed from its diagonal block rightwards: nearly half of the work of a float64
-# product is left out, so that it costs little more than a whole one in float32.
+# product is left out, so that it costs little more than a full one in float32.
 _PANELS = 4
 
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    r"""The first two moments of N vectors in R^d: enough to whiten with every beta, gamma and k.
+    r"""The first two moments of N vectors in R^d, which suffice to whiten with every beta, gamma and k.
 
     Attributes:
         count: N.
@@ -40,24 +42,24 @@ class Moments:
 
     @classmethod
     def empty(cls, d: int, device: torch.device | None = None) -> Moments:
-        """The moments of no vector at all: what merging starts from."""
+        """Return the moments of no vector, from which merging starts."""
         zeros = torch.zeros(d, d, dtype=torch.float64, device=device)
         return cls(0, zeros.new_zeros(d), zeros)
 
     @classmethod
     def of(cls, batch: Tensor, first_row: int = 0) -> Moments:
-        """The moments of the rows of ``batch``, block by block: nothing of the batch's size is made.
+        """Return the moments of the rows of ``batch``, block by block: nothing of the batch's size is allocated.
 
         The rows are centred before they are multiplied, all in float64, whatever their dtype: a mean of 1e4 with unit
-        variance costs no digit, equal columns give equal entries, and float32 data of lower rank keep their rank.
+        variance loses no digit, equal columns give equal entries, and float32 data of lower rank keep their rank.
 
         Args:
             batch: ``(N, d)``, floating point, on any device; N may be 0.
-            first_row: number of the first row, where the batch is a part: what errors count from.
+            first_row: number of the first row where the batch is a part, from which errors count.
 
         Raises:
-            TypeError: for a tensor that is not floating point.
-            ValueError: for another number of dimensions, no column, or a NaN or infinity, naming its row.
+            ArgumentTypeError: for a tensor that is not floating point.
+            ConfigurationError: for another number of dimensions, no column, or a NaN or infinity, naming its row.
         """
         check_rows(batch)
         device = torch.device("cpu") if batch.device.type == "mps" else batch.device  # MPS has no float64
@@ -68,13 +70,13 @@ class Moments:
             return running.finish()
 
     def merge(self, other: Moments) -> Moments:
-        r"""The moments of both sets of vectors together, :math:`S = S_1 + S_2 + \frac{n_1 n_2}{n} \delta^\top\delta`.
+        r"""Return the moments of both sets together, :math:`S = S_1 + S_2 + \frac{n_1 n_2}{n} \delta^\top\delta`.
 
         Raises:
-            ValueError: if their vectors have different sizes.
+            ConfigurationError: if their vectors have different sizes.
         """
         if self.d != other.d:
-            raise ValueError(f"moments of vectors with {self.d} and with {other.d} numbers cannot be merged")
+            raise ConfigurationError(f"moments of vectors with {self.d} and with {other.d} numbers cannot be merged")
         if not self.count or not other.count:
             return self if self.count else other
         count = self.count + other.count
@@ -84,16 +86,16 @@ class Moments:
 
     @property
     def d(self) -> int:
-        """How many numbers a vector has."""
+        """Number of dimensions of a vector."""
         return self.mean.shape[0]
 
     @property
     def covariance(self) -> Tensor:
-        """``(d, d)``, divided by N (not N - 1); NaN where N = 0."""
+        """Covariance ``(d, d)``, divided by N (not N - 1); NaN where N = 0."""
         return self.scatter / self.count if self.count else torch.full_like(self.scatter, torch.nan)
 
     def second_moment(self, beta: float) -> Tensor:
-        r""":math:`\Sigma(\beta) = Cov + (1-\beta)^2 \mu^\top\mu`, ``(d, d)`` float64.
+        r"""Return :math:`\Sigma(\beta) = Cov + (1-\beta)^2 \mu^\top\mu`, ``(d, d)`` float64.
 
         Equal to :math:`\frac{1}{N} \sum_a (x_a-\beta\mu)^\top(x_a-\beta\mu)`: the covariance at beta = 1, the uncentred
         second moment at beta = 0.
@@ -101,17 +103,17 @@ class Moments:
         return self.covariance + (1 - beta) ** 2 * torch.outer(self.mean, self.mean)
 
     def to(self, device: torch.device | str) -> Moments:
-        """The same moments on another device."""
+        """Return the same moments on another device."""
         return Moments(self.count, self.mean.to(device), self.scatter.to(device))
 
 
 def check_rows(batch: Tensor) -> None:
-    """Refuse what is not ``(N, d)`` floating point with d of 1 or more."""
+    """Reject anything but ``(N, d)`` floating point with d of 1 or more."""
     if not isinstance(batch, Tensor) or not batch.is_floating_point():
         kind = batch.dtype if isinstance(batch, Tensor) else type(batch).__name__
-        raise TypeError(f"vectors must be a floating-point tensor, got {kind}: convert them with .float()")
+        raise ArgumentTypeError(f"vectors must be a floating-point tensor, got {kind}: convert them with .float()")
     if batch.dim() != 2 or batch.shape[1] == 0:
-        raise ValueError(f"vectors must be (N, d) with d of 1 or more, got shape {tuple(batch.shape)}")
+        raise ConfigurationError(f"vectors must be (N, d) with d of 1 or more, got shape {tuple(batch.shape)}")
 
 
 class _Accumulator:
@@ -132,7 +134,7 @@ class _Accumulator:
         rows.sub_(origin)
         shift = rows.sum(0) / n
         if not shift.isfinite().all():
-            _refuse_non_finite(block, first_row)
+            _reject_non_finite(block, first_row)
         rows.sub_(shift)
         delta = origin + shift - self.mean
         count = self.count + n
@@ -151,13 +153,17 @@ class _Accumulator:
 
     def finish(self) -> Moments:
         if not self.upper.isfinite().all():
-            raise ValueError("the vectors are too large for their squares in float64: rescale them")
+            raise ConfigurationError("the vectors are too large for their squares in float64: rescale them")
         return Moments(self.count, self.mean, self.upper.triu_() + self.upper.triu(1).mT)
 
 
-def _refuse_non_finite(block: Tensor, first_row: int) -> None:
+def _reject_non_finite(block: Tensor, first_row: int) -> None:
     bad = (~block.isfinite().all(1)).nonzero().flatten().tolist()
     if not bad:
-        raise ValueError(f"rows {first_row} to {first_row + len(block) - 1} are too large for float64: rescale them")
+        raise ConfigurationError(
+            f"rows {first_row} to {first_row + len(block) - 1} are too large for float64: rescale them"
+        )
     names = ", ".join(str(first_row + row) for row in bad[:5]) + (", ..." if len(bad) > 5 else "")
-    raise ValueError(f"the vectors hold NaN or infinity in {len(bad)} row(s): {names}. Leave them out or mend them")
+    raise ConfigurationError(
+        f"the vectors hold NaN or infinity in {len(bad)} row(s): {names}. Leave them out or correct them"
+    )

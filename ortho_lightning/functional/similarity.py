@@ -15,17 +15,19 @@ from ortho_lightning.functional.whitening import principal_axes, whitening_scale
 def whitened_cosines(
     a: Tensor, b: Tensor, moments: Moments, beta: float, gammas: Sequence[float], components: Sequence[int]
 ) -> Iterator[Tensor]:
-    r"""Cosines between a and b, row by row, after whitening with beta, each gamma and each k.
+    r"""Yield the cosines between rows of a and b after whitening with beta, each gamma and each k.
 
     One eigendecomposition serves all: with :math:`p = \tilde a`, :math:`q = \tilde b` at full width, the cosine of the
     first k components is :math:`\sum_{i\le k} p_i q_i / (|p_{\le k}| |q_{\le k}|)`, three cumulative sums. It is
-    divided by the product of the two norms, not by the root of a product: at k = 1 it is exactly +1 or -1, ties
-    and all.
+    divided by the product of the two norms, not by the root of a product: at k = 1 it is exactly +1 or -1, so that
+    ties stay ties.
 
     Args:
-        a, b: ``(N, d)`` pairs of vectors.
-        moments: what the whitening is fitted on.
-        beta, gammas: see :mod:`ortho_lightning.functional.whitening`.
+        a: ``(N, d)``, the first vector of each pair.
+        b: ``(N, d)``, the second.
+        moments: moments of the vectors that the whitening is fitted on.
+        beta: share of the mean that is subtracted; see :mod:`ortho_lightning.functional.whitening`.
+        gammas: exponents of the eigenvalues.
         components: values of k, each from 1 to d.
 
     Yields:
@@ -43,14 +45,14 @@ def whitened_cosines(
 
 
 def spearman(values: Tensor, scores: Tensor) -> Tensor:
-    """Spearman's rank correlation of each row of ``values`` with ``scores``, ties by the mean of their ranks.
+    """Return Spearman's rank correlation of each row of ``values`` with ``scores``; ties get their mean rank.
 
     Args:
         values: ``(..., N)``.
         scores: ``(N,)``.
 
     Returns:
-        ``(...)`` in [-1, 1], float64; 0 where all values, or all scores, are equal and so order nothing.
+        ``(...)`` in [-1, 1], float64; 0 where all values, or all scores, are equal.
 
     Example:
         >>> found = spearman(torch.tensor([[1.0, 5.0, 9.0], [2.0, 2.0, 2.0]]), torch.tensor([0.0, 1.0, 5.0]))

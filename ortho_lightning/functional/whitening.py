@@ -17,24 +17,25 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.functional.moments import Moments
 
 _WIDEST_ON_ONE_THREAD = 1024
 
 
 def principal_axes(moments: Moments, beta: float = 1.0) -> tuple[Tensor, Tensor]:
-    r"""Eigenvalues and eigenvectors of :math:`\Sigma(\beta)`, the same signs every time.
+    r"""Return the eigenvalues and eigenvectors of :math:`\Sigma(\beta)`, with signs that do not vary.
 
     Args:
-        moments: of two or more vectors.
-        beta: how much of the mean is subtracted; 1: all, 0: nothing.
+        moments: moments of two or more vectors.
+        beta: share of the mean that is subtracted; 1: all, 0: nothing.
 
     Returns:
         Eigenvalues ``(d,)`` from large to small, 0 or more, and U ``(d, d)`` with an eigenvector a column whose entry
         of largest magnitude is positive (the first of them, where some are as large up to rounding). float64.
 
     Raises:
-        ValueError: for fewer than two vectors, or a beta that is not a finite number.
+        ConfigurationError: for fewer than two vectors, or a beta that is not a finite number.
 
     Example:
         >>> eigenvalues, axes = principal_axes(Moments.of(torch.tensor([[3.0, 0.0], [-3.0, 0.0]])))
@@ -42,9 +43,9 @@ def principal_axes(moments: Moments, beta: float = 1.0) -> tuple[Tensor, Tensor]
         ([9.0, 0.0], [[1.0, 0.0], [0.0, 1.0]])
     """
     if moments.count < 2:
-        raise ValueError(f"{moments.count} vector(s): whitening needs two or more")
+        raise ConfigurationError(f"{moments.count} vector(s): whitening needs two or more")
     if not math.isfinite(beta):
-        raise ValueError(f"beta={beta}: must be a finite number; 1 subtracts the mean, 0 does not")
+        raise ConfigurationError(f"beta={beta}: must be a finite number; 1 subtracts the mean, 0 does not")
     with _one_thread(moments.d):
         eigenvalues, axes = torch.linalg.eigh(moments.second_moment(beta))
     eigenvalues, axes = eigenvalues.flip(0).clamp_min(0.0), axes.flip(1)
@@ -56,10 +57,10 @@ def principal_axes(moments: Moments, beta: float = 1.0) -> tuple[Tensor, Tensor]
 
 @contextlib.contextmanager
 def _one_thread(d: int) -> Iterator[None]:
-    """For a small decomposition, a sequence of thousands of short products.
+    """Use one thread for a small decomposition, a sequence of thousands of short products.
 
-    Divided between threads, each waits for the slowest: on a machine with other work that took ten seconds at d = 384,
-    and one thread alone takes a twentieth of one.
+    Divided between threads, each product waits for the slowest: on a machine with other work that took ten seconds at
+    d = 384, and one thread alone takes a twentieth of one.
     """
     threads = torch.get_num_threads()
     if d > _WIDEST_ON_ONE_THREAD or threads == 1:
@@ -73,7 +74,7 @@ def _one_thread(d: int) -> Iterator[None]:
 
 
 def numerical_rank(eigenvalues: Tensor) -> int:
-    r"""How many eigenvalues are above rounding's share of the largest, :math:`d \epsilon_{64} \lambda_{max}`.
+    r"""Count the eigenvalues above the rounding error of the largest, :math:`d \epsilon_{64} \lambda_{max}`.
 
     Example:
         >>> numerical_rank(torch.tensor([4.0, 1.0, 1e-17]))
@@ -84,21 +85,21 @@ def numerical_rank(eigenvalues: Tensor) -> int:
 
 
 def whitening_scales(eigenvalues: Tensor, gamma: float = 1.0) -> Tensor:
-    r"""What each component is multiplied by, :math:`\lambda^{-\gamma/2}`, and 0 beyond the rank when gamma > 0.
+    r"""Return each component's factor, :math:`\lambda^{-\gamma/2}`, and 0 beyond the rank when gamma > 0.
 
     Args:
         eigenvalues: ``(d,)`` from large to small.
         gamma: 0 or more; 1 gives every component variance 1 (at beta = 1), 0 leaves the variances as they are.
 
     Raises:
-        ValueError: for a gamma that is negative or not finite.
+        ConfigurationError: for a gamma that is negative or not finite.
 
     Example:
         >>> whitening_scales(torch.tensor([4.0, 1.0, 0.0])).tolist()
         [0.5, 1.0, 0.0]
     """
     if not (gamma >= 0 and math.isfinite(gamma)):
-        raise ValueError(f"gamma={gamma}: must be 0 or a positive number")
+        raise ConfigurationError(f"gamma={gamma}: must be 0 or a positive number")
     if gamma == 0:
         return torch.ones_like(eigenvalues)
     counts = torch.arange(len(eigenvalues), device=eigenvalues.device) < numerical_rank(eigenvalues)
@@ -106,10 +107,10 @@ def whitening_scales(eigenvalues: Tensor, gamma: float = 1.0) -> Tensor:
 
 
 def effective_rank(eigenvalues: Tensor) -> float:
-    r"""How many directions the variance is spread over: :math:`\exp(-\sum_i p_i \ln p_i)`, p = eigenvalues / their sum.
+    r"""Return the number of directions that share the variance, :math:`\exp(-\sum_i p_i \ln p_i)`.
 
-    From 1 (a line) to d (the same variance in every direction); 0 where there is no variance. Source: Roy and Vetterli
-    2007, "The effective rank".
+    p are the eigenvalues divided by their sum. From 1 (a line) to d (the same variance in every direction); 0 where
+    there is no variance. Source: Roy and Vetterli 2007, "The effective rank".
 
     Example:
         >>> round(effective_rank(torch.tensor([2.0, 2.0, 0.0])), 6)
@@ -122,9 +123,9 @@ def effective_rank(eigenvalues: Tensor) -> float:
 
 
 def unit_sum(vectors: Tensor) -> tuple[Tensor, int]:
-    """Sum ``(d,)`` of the rows of ``(N, d)`` divided by their lengths, in float64, and how many are not zero.
+    """Return the sum ``(d,)`` of the rows of ``(N, d)`` divided by their lengths, and the number of non-zero rows.
 
-    Both add up over batches and processes; :func:`mean_cosine` needs nothing else.
+    The sum is float64. Both add up over batches and processes; :func:`mean_cosine` needs nothing else.
     """
     vectors = vectors.double()
     # divided by the largest entry first, so that squares neither overflow nor vanish
@@ -135,11 +136,11 @@ def unit_sum(vectors: Tensor) -> tuple[Tensor, int]:
 
 
 def mean_cosine(total: Tensor, count: int) -> float:
-    r"""Mean cosine between two different vectors of a set: their anisotropy.
+    r"""Return the mean cosine between two different vectors of a set, their anisotropy.
 
     From the sum of the unit vectors alone: :math:`(|\sum_a \hat x_a|^2 - N) / (N (N - 1))`, which is the squared length
-    of the mean with the N pairs of a vector with itself left out. About 0 for vectors spread evenly, 1 for parallel
-    ones.
+    of the mean with the N pairs of a vector with itself left out. About 0 for vectors in evenly distributed directions,
+    1 for parallel ones.
 
     Args:
         total: sum of N unit vectors, ``(d,)``; see :func:`unit_sum`.

@@ -55,7 +55,7 @@ def test_float32_lengths_neither_overflow_nor_vanish(scale):
     torch.testing.assert_close(OF.pairwise_cosines(kernel * scale), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_zero_filter_stands_at_right_angles_and_gets_no_gradient():
+def test_zero_filter_has_right_angles_and_gets_no_gradient():
     kernel = random_kernel(3, 4)
     kernel[1] = 0
     kernel.requires_grad_()
@@ -94,7 +94,7 @@ def test_autocast_does_not_lower_the_precision():
     assert torch.equal(inside, OF.pairwise_cosines(kernel))
 
 
-def test_refusals_name_what_is_wrong():
+def test_errors_name_what_is_wrong():
     with pytest.raises(TypeError, match=r"torch\.int64.*\.float\(\)"):
         OF.pairwise_cosines(torch.ones(2, 2, dtype=torch.int64))
     with pytest.raises(ValueError, match=r"\(3,\)"):
@@ -104,11 +104,11 @@ def test_refusals_name_what_is_wrong():
 @pytest.mark.parametrize(
     ("d", "expected"), [(1, 90.0), (2, 180 / math.sqrt(12)), (3, math.degrees(math.sqrt(math.pi**2 / 4 - 2)))]
 )
-def test_null_spread_known_values(d, expected):
+def test_null_std_known_values(d, expected):
     assert OF.null_std(d) == pytest.approx(expected, rel=1e-5)
 
 
-def test_null_spread_is_that_of_random_directions():
+def test_null_std_is_that_of_random_directions():
     angles = OF.pairwise_angles(random_kernel(1000, 20))
     assert angles.std().item() == pytest.approx(OF.null_std(20), rel=0.01)
     with pytest.raises(ValueError, match="d=0"):
@@ -145,7 +145,7 @@ def test_statistics_equal_those_of_all_angles(groups, k, d, seed):
 def test_statistics_in_blocks_equal_those_in_one(monkeypatch, elements):
     kernel = random_kernel(7, 37, 5)
     whole = OF.angle_statistics(kernel)
-    monkeypatch.setattr("ortho_lightning.functional.angles._BLOCK_ELEMENTS", elements)
+    monkeypatch.setattr("ortho_lightning.functional._pairs._BLOCK_ELEMENTS", elements)
     blocks = OF.angle_statistics(kernel)
     assert torch.equal(blocks.counts, whole.counts)
     assert blocks.mean == pytest.approx(whole.mean, rel=1e-12)

@@ -75,7 +75,7 @@ def test_bfloat16_is_computed_in_float32():
     torch.testing.assert_close(found.double(), OF.gram_penalty(kernel.double()), rtol=1e-5, atol=0)
 
 
-def test_refusals():
+def test_bad_arguments_are_rejected():
     with pytest.raises(ValueError, match="norm='nuclear'"):
         OF.gram_penalty(torch.eye(2), norm="nuclear")
     with pytest.raises(ValueError, match="not defined"):

@@ -210,7 +210,7 @@ def test_floor_is_what_orthogonal_filters_read_on_average(reduction):
 
 
 def test_active_fraction_at_wide_outputs_is_small():
-    # the design's figure: at a spread of 3 some 8% of the rows pass a gradient
+    # at a standard deviation of 3 some 8% of the outputs pass a gradient
     assert OF.lsh_active_fraction(3 * random_outputs(20_000, 2)).item() == pytest.approx(0.08, abs=0.005)
     assert OF.lsh_active_fraction(torch.zeros(3, 2)).item() == 1.0
 
@@ -236,6 +236,6 @@ def test_bad_arguments_are_named(options, message):
         OF.lsh_penalty(torch.randn(4, 3), **options)
 
 
-def test_integers_are_refused():
+def test_integers_are_rejected():
     with pytest.raises(TypeError, match=r"torch\.int64"):
         OF.lsh_penalty(torch.ones(3, 3, dtype=torch.int64))

@@ -109,7 +109,7 @@ def test_nan_and_infinity_are_named_by_row():
         Moments.of(torch.tensor([[1e308], [-1e308]], dtype=torch.float64))
 
 
-def test_refusals():
+def test_bad_arguments_are_rejected():
     with pytest.raises(TypeError, match="int64"):
         Moments.of(torch.ones(3, 2, dtype=torch.int64))
     with pytest.raises(ValueError, match=r"shape \(3,\)"):

@@ -82,7 +82,7 @@ def test_unit_sums_add_up_and_leave_zeros_out():
     assert math.isnan(OF.mean_cosine(*OF.unit_sum(x[:1])))
 
 
-def test_refusals():
+def test_bad_arguments_are_rejected():
     moments = OF.Moments.of(torch.ones(1, 3))
     with pytest.raises(ValueError, match=r"1 vector\(s\)"):
         OF.principal_axes(moments)

@@ -1,4 +1,4 @@
-"""TensorBoard itself, on the logs of a run, in a browser: every tab shows the data."""
+"""TensorBoard in a browser, on the logs of a run: every tab shows the data."""
 
 import json
 import re
@@ -63,7 +63,7 @@ def address(run):
 
 @pytest.fixture
 def shows(browser, address):
-    """Open a tab and wait until what a script finds there satisfies a condition; what it found comes back."""
+    """Open a tab, wait until the result of a script there satisfies a condition, and return the result."""
 
     def wait(tab, script, condition, seconds=90):
         browser.get("about:blank")  # a change of the fragment alone loads nothing

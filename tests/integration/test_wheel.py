@@ -1,4 +1,4 @@
-"""The wheel, installed into an empty site directory, finds its configuration from anywhere."""
+"""The wheel, installed into an empty site directory, is complete and finds its configuration from anywhere."""
 
 import os
 import subprocess
@@ -16,6 +16,7 @@ def test_the_installed_wheel_composes_its_configuration(tmp_path):
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(site)]
     subprocess.run([*install, str(wheel)], check=True, capture_output=True, text=True)
     assert (site / "ortho_lightning" / "conf" / "train.yaml").is_file()
+    assert (site / "ortho_lightning" / "py.typed").is_file()
     assert {"ortho-train", "ortho-compare", "ortho-whiten"} <= {path.name for path in (site / "bin").iterdir()}
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
