@@ -18,7 +18,7 @@ from ortho_lightning import functional as OF
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.files import whole_file
 from ortho_lightning.nn import Whitening
-from ortho_lightning.nn.rows import as_tensor
+from ortho_lightning.nn.vectors import as_tensor
 
 _EQUAL = 1e-12  # correlations this close are equal up to rounding
 

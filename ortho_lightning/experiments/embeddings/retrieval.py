@@ -17,7 +17,7 @@ from ortho_lightning.data.stsb import STSEmbeddings
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.files import whole_file, write_csv, write_json
 from ortho_lightning.nn import Whitening
-from ortho_lightning.nn.rows import moments_of
+from ortho_lightning.nn.vectors import moments_of
 from ortho_lightning.tables import markdown_table
 
 _NEIGHBOURS = 10

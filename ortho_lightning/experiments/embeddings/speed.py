@@ -20,7 +20,7 @@ from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.experiments.embeddings.vectors import open_vectors
 from ortho_lightning.files import whole_file, write_json
 from ortho_lightning.nn import Whitening
-from ortho_lightning.nn.rows import parts
+from ortho_lightning.nn.vectors import parts
 from ortho_lightning.tables import markdown_table
 
 

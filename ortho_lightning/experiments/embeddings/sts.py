@@ -15,7 +15,7 @@ from ortho_lightning.experiments.embeddings.figures import save_spectrum_picture
 from ortho_lightning.files import whole_file, write_csv, write_json
 from ortho_lightning.functional import Moments
 from ortho_lightning.nn import Whitening
-from ortho_lightning.nn.rows import moments_of
+from ortho_lightning.nn.vectors import moments_of
 from ortho_lightning.search import SearchResult, raw_score, score_pairs, search
 from ortho_lightning.tables import markdown_table
 

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from ortho_lightning.errors import ConfigurationError, DataError
 from ortho_lightning.files import whole_file
 from ortho_lightning.nn import Whitening
-from ortho_lightning.nn.rows import parts
+from ortho_lightning.nn.vectors import parts
 
 
 def fit(config: DictConfig) -> Whitening:
