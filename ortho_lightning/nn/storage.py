@@ -18,7 +18,7 @@ from ortho_lightning.files import whole_file
 from ortho_lightning.nn.hyperparameters import Hyperparameters
 
 _FORMAT = "ortho-lightning whitening 1"
-# Names in files and in state_dict. In float64 whatever the module is cast to: every beta, gamma and k comes from these.
+# Names in files and in state_dict. Always float64: every transform is computed from these.
 _MOMENTS = ("count", "mean", "scatter", "settings", "eigenvalues")
 # In the module's dtype, float32 or better.
 _TRANSFORM = ("shift", "projection", "back_projection")

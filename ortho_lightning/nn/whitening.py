@@ -25,8 +25,8 @@ class Whitening(WhiteningBuffers):
     J. Su, article 9079 (kexue.fm).
 
     The moments of the fitted vectors stay in the module (and in its ``state_dict``), so that :meth:`refit` needs no
-    data. They are always float64, whatever the module is cast to. The transform is in the module's dtype, float32 or
-    better: call ``.double()`` before ``fit`` for float64.
+    data. Casts of the module leave them in float64. The transform is in the module's dtype, float32 or better: call
+    ``.double()`` before ``fit`` for float64.
 
     Args:
         n_components: k, 1 or more; None: all d.
@@ -91,7 +91,7 @@ class Whitening(WhiteningBuffers):
     def partial_fit(self, batch: Vectors) -> Whitening:
         """Add more vectors to the fitted ones; the transform is recomputed when it is next used.
 
-        In whatever order batches come, the moments are those of all vectors together, up to rounding.
+        The order of the batches does not matter, up to rounding.
 
         Args:
             batch: as for :meth:`fit`. A single vector is accepted; the second is needed when the transform is.

@@ -96,7 +96,7 @@ def measure(
     """
     Case(network, batch_size, 32, 1).check()
     if not 1 <= every <= steps:
-        raise ConfigurationError(f"estimate.every={every}, estimate.steps={steps}: nothing would be looked at")
+        raise ConfigurationError(f"estimate.every={every}, estimate.steps={steps}: no step would be measured")
     for count in max_samples:
         LSH(max_samples=count)  # raises for a value outside its range
     data = CIFAR10DataModule(root, batch_size=batch_size)

@@ -70,7 +70,7 @@ def run_experiment(config: DictConfig) -> None:
     print(f"\n{table(scores)}\n\n{LEGEND}")
     if config.retrieval:
         print(f"\n{retrieval.measure_retrieval(config)}\n\n{retrieval.LEGEND}")
-    print(f"\nPictures, whitenings and everything in numbers in {config.run_dir}")
+    print(f"\nFigures, whitenings and all numbers in {config.run_dir}")
 
 
 def _scores_of_all(config: DictConfig, folder: Path) -> list[EncoderScores]:
