@@ -123,8 +123,8 @@ def search(
         progress: show a bar.
 
     Raises:
-        ConfigurationError: for an empty grid or a value outside its range, naming it.
-        ValueError: for shapes that contradict each other, or NaN, naming the pair.
+        ConfigurationError: for an empty grid or a value outside its range, naming it; for shapes that contradict each
+            other, or NaN, naming the pair.
 
     Example:
         >>> x = torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
@@ -138,7 +138,7 @@ def search(
     left, right, expected, own = _pairs(a, b, scores)
     fitted = own if moments is None else moments.to("cpu")
     if fitted.d != left.shape[1]:
-        raise ValueError(f"pairs of {left.shape[1]} numbers: the moments are of vectors of {fitted.d}")
+        raise ConfigurationError(f"pairs of {left.shape[1]} numbers: the moments are of vectors of {fitted.d}")
     ks = _checked_grid(betas, gammas, components, fitted.d)
     planes = []
     with tqdm(total=len(betas) * len(gammas), unit=" whitenings", disable=not progress) as bar:
@@ -171,12 +171,12 @@ def _pairs(a: Any, b: Any, scores: Any) -> tuple[Tensor, Tensor, Tensor, OF.Mome
     left, right = as_tensor(a).cpu().double(), as_tensor(b).cpu().double()
     expected = torch.as_tensor(scores).cpu().double()
     if left.shape != right.shape or left.dim() != 2 or expected.shape != left.shape[:1]:
-        raise ValueError(
+        raise ConfigurationError(
             f"a {tuple(left.shape)}, b {tuple(right.shape)} and scores {tuple(expected.shape)} must be "
             "(N, d), (N, d) and (N,)"
         )
     if not expected.isfinite().all():
-        raise ValueError(f"score {int((~expected.isfinite()).nonzero()[0])} is not a finite number")
+        raise ConfigurationError(f"score {int((~expected.isfinite()).nonzero()[0])} is not a finite number")
     return left, right, expected, OF.Moments.of(left).merge(OF.Moments.of(right))
 
 

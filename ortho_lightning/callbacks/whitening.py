@@ -193,7 +193,8 @@ class WhiteningCallback(Callback):
     def _install(self, module: nn.Module) -> None:
         # from the start of fit to its end: code compiled without the hook would not call it later
         if self._handle is None and self.layer != PREDICT_STEP:
-            self._handle = find_layer(module, self.layer).register_forward_hook(ForwardHook(self._ran))
+            layer = find_layer(module, self.layer)
+            self._handle = layer.register_forward_hook(ForwardHook(self._ran), with_kwargs=True)
 
     def _restore(self) -> None:
         if self._handle is not None:
@@ -215,7 +216,7 @@ class WhiteningCallback(Callback):
         self._open = False
 
     @torch.compiler.disable
-    def _ran(self, output: Any) -> None:
+    def _ran(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         if self._open and torch._C._current_graph_task_id() == -1:  # not when checkpointing runs it again in backward
             self._add(output)
 

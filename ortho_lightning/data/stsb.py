@@ -69,9 +69,14 @@ def _load(path: Path) -> Pairs:
         raise DataError(f"{path}: {error.args[0]}; it must hold arrays a, b and score") from error
     except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
-    if a.ndim != 2 or a.shape != b.shape or score.shape != a.shape[:1] or not {a.dtype.kind, b.dtype.kind} <= {"f"}:
+    kinds_fit = a.dtype.kind == b.dtype.kind == "f" and score.dtype.kind in "fiu"
+    if a.ndim != 2 or a.shape != b.shape or score.shape != a.shape[:1] or not kinds_fit:
         raise DataError(
-            f"{path}: a {a.dtype} {a.shape}, b {b.dtype} {b.shape}, score {score.shape}; a and b must be "
-            "floating point (N, d), and score (N,)"
+            f"{path}: a {a.dtype} {a.shape}, b {b.dtype} {b.shape}, score {score.dtype} {score.shape}; a and b must be "
+            "floating point (N, d), and score numbers (N,)"
         )
+    if not len(score):
+        raise DataError(f"{path} holds no pairs")
+    if not np.isfinite(score).all():
+        raise DataError(f"{path}: score {int((~np.isfinite(score)).argmax())} is not a finite number")
     return Pairs(a, b, score)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.functional.moments import Moments, check_rows
 
 Vectors: TypeAlias = "Tensor | np.ndarray | Iterable[Any]"
@@ -48,11 +49,11 @@ def parts(vectors: Vectors, progress: bool = False) -> Iterator[Tensor]:
 
     Raises:
         TypeError: for vectors or a batch of another kind, naming the batch.
-        ValueError: for vectors or a batch of another shape, naming the batch.
+        ConfigurationError: for vectors or a batch of another shape, naming the batch.
     """
     whole = isinstance(vectors, (Tensor, np.ndarray))
     if whole and vectors.ndim != 2:  # type: ignore[union-attr]
-        raise ValueError(f"vectors must be (N, d), got shape {tuple(vectors.shape)}")  # type: ignore[union-attr]
+        raise ConfigurationError(f"vectors must be (N, d), got shape {tuple(vectors.shape)}")  # type: ignore[union-attr]
     if not whole and not isinstance(vectors, Iterable):
         raise TypeError(f"vectors must be a tensor, an array or an iterable of batches, got {type(vectors).__name__}")
     found = _slices(vectors) if whole else _batches(vectors)
@@ -93,7 +94,7 @@ def moments_of(
 
     Raises:
         TypeError: as :func:`parts`.
-        ValueError: as :func:`parts`; for NaN or infinity, naming the vector; for an iterable without a batch.
+        ConfigurationError: as :func:`parts`; for NaN or infinity, naming the vector; for an iterable without a batch.
     """
     moments: Moments | None = None
     for part in parts(vectors, progress):
@@ -103,5 +104,5 @@ def moments_of(
         moments = here if moments is None else moments.merge(here)
         first += len(part)
     if moments is None:
-        raise ValueError("there are no vectors: the iterable gave no batch")
+        raise ConfigurationError("there are no vectors: the iterable gave no batch")
     return moments

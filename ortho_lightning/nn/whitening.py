@@ -79,8 +79,8 @@ class Whitening(WhiteningBuffers):
             The module itself.
 
         Raises:
-            ValueError: for fewer than two vectors, fewer columns than ``n_components``, or NaN or infinity, naming the
-                vector. The module stays as it was.
+            ConfigurationError: for fewer than two vectors, fewer columns than ``n_components``, or NaN or infinity,
+                naming the vector. The module stays as it was.
             TypeError: for numbers that are not floating point.
         """
         moments = moments_of(x, progress, check_width=self.hyperparameters.check_width)
@@ -100,7 +100,7 @@ class Whitening(WhiteningBuffers):
             The module itself.
 
         Raises:
-            ValueError: as :meth:`fit`, and for vectors of another size. The module stays as it was.
+            ConfigurationError: as :meth:`fit`, and for vectors of another size. The module stays as it was.
             TypeError: as :meth:`fit`.
         """
         known = self.moments
@@ -132,8 +132,8 @@ class Whitening(WhiteningBuffers):
 
         Raises:
             NotFittedError: before a fit.
-            ConfigurationError: for an argument outside its range. The module stays as it was.
-            ValueError: for fewer than two vectors. The module stays as it was.
+            ConfigurationError: for an argument outside its range, or fewer than two vectors. The module stays as it
+                was.
         """
         given: dict[str, Any] = {"beta": beta, "gamma": gamma, "n_components": n_components}
         before = self.hyperparameters
@@ -225,12 +225,13 @@ class Whitening(WhiteningBuffers):
 
         Raises:
             NotFittedError: before a fit.
-            ValueError: for vectors of another size.
+            ConfigurationError: for vectors of another size.
         """
         self._ready()
         x = as_tensor(x, self.projection.device)
         if x.shape[-1] != self.projection.shape[0]:
-            raise ValueError(f"vectors of {x.shape[-1]} numbers: fitted on vectors of {self.projection.shape[0]}")
+            d = self.projection.shape[0]
+            raise ConfigurationError(f"vectors of {x.shape[-1]} numbers: fitted on vectors of {d}")
         x, shift, projection = _promoted(x, self.shift, self.projection)
         return _without_autocast(lambda: (x - shift) @ projection, x)
 
@@ -247,12 +248,13 @@ class Whitening(WhiteningBuffers):
 
         Raises:
             NotFittedError: before a fit.
-            ValueError: for vectors of another size.
+            ConfigurationError: for vectors of another size.
         """
         self._ready()
         y = as_tensor(y, self.projection.device)
         if y.shape[-1] != self.back_projection.shape[0]:
-            raise ValueError(f"vectors of {y.shape[-1]} numbers: the whitening gives {self.back_projection.shape[0]}")
+            width = self.back_projection.shape[0]
+            raise ConfigurationError(f"vectors of {y.shape[-1]} numbers: the whitening gives {width}")
         y, shift, back = _promoted(y, self.shift, self.back_projection)
         return _without_autocast(lambda: y @ back + shift, y)
 

@@ -9,25 +9,22 @@ from torch import nn
 
 
 class ForwardHook:
-    """Call a function with each output of a module.
+    """A forward hook with keyword arguments, ``call(module, args, kwargs, output)``.
 
     A copy of the module, such as an EMA teacher, gets a hook that does nothing.
-
-    Args:
-        function: receives the output.
     """
 
-    def __init__(self, function: Callable[[Any], None]) -> None:
-        self._function = function
+    def __init__(self, call: Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any], Any]) -> None:
+        self._call = call
 
-    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        """Call the function with the output."""
-        self._function(output)
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        """Call the function."""
+        return self._call(module, args, kwargs, output)
 
     def __reduce__(self) -> Any:  # deepcopy uses it too
         return _IdleHook, ()
 
 
 class _IdleHook:
-    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
+    def __call__(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         pass

@@ -35,9 +35,7 @@ def _fit(config: DictConfig) -> Whitening:
         whitening.double()
     try:
         whitening.fit(vectors, progress=config.progress)
-    except ConfigurationError:
-        raise
-    except ValueError as error:
+    except ValueError as error:  # the arguments are valid: it is the data
         raise DataError(f"{config.fit}: {error}") from error
     whitening.save(out)
     return whitening

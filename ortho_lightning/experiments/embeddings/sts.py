@@ -82,16 +82,11 @@ def _scores_of_all(config: DictConfig, folder: Path) -> list[EncoderScores]:
     scores: list[EncoderScores] = []
     moments: dict[str, Moments] = {}
     for encoder, splits in data.encoders.items():
-        try:
-            moments[encoder] = moments_of(data.sentences(encoder))
-            found = _search(config, splits["dev"], moments[encoder])
-            for choice in _chosen_by_hand(config):
-                scores.append(_score(encoder, choice, moments[encoder], splits["test"]))
-            scores.append(_tuned(encoder, found, splits["test"]))
-        except ConfigurationError:
-            raise
-        except ValueError as error:
-            raise DataError(f"{encoder}: {error}") from error
+        moments[encoder] = _moments(data, encoder)
+        found = _search(config, splits["dev"], moments[encoder])
+        for choice in _chosen_by_hand(config):
+            scores.append(_score(encoder, choice, moments[encoder], splits["test"]))
+        scores.append(_tuned(encoder, found, splits["test"]))
         _write_encoder(config, folder, encoder, found)
     save_spectrum_figure(folder / "spectrum.png", moments)
     rows = [each.to_json() for each in scores]
@@ -100,6 +95,13 @@ def _scores_of_all(config: DictConfig, folder: Path) -> list[EncoderScores]:
     with whole_file(folder / "results.md") as path:
         path.write_text(f"{table(scores)}\n\n{LEGEND}\n")
     return scores
+
+
+def _moments(data: STSEmbeddings, encoder: str) -> Moments:
+    try:
+        return moments_of(data.sentences(encoder))
+    except ValueError as error:
+        raise DataError(f"{encoder}: {error}") from error
 
 
 def _chosen_by_hand(config: DictConfig) -> list[Hyperparameters]:
