@@ -1,4 +1,4 @@
-"""Choosing beta, gamma and k of a whitening on pairs with known similarity."""
+"""Search over beta, gamma and k of a whitening, on pairs with known similarity."""
 
 from __future__ import annotations
 
@@ -6,26 +6,24 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from pathlib import Path
 from typing import Any
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 from tqdm import tqdm
 
 from ortho_lightning import functional as OF
 from ortho_lightning.errors import ConfigurationError
-from ortho_lightning.files import whole_file
 from ortho_lightning.nn import Whitening
-from ortho_lightning.nn.rows import as_tensor
+from ortho_lightning.nn.hyperparameters import Hyperparameters
+from ortho_lightning.nn.vectors import as_tensor
 
 _EQUAL = 1e-12  # correlations this close are equal up to rounding
 
 
 @dataclass(frozen=True)
-class Setting:
-    """Hyper-parameters of a whitening, and the Spearman correlation that they gave."""
+class GridPoint:
+    """Hyper-parameters of a whitening, and the Spearman correlation measured with them."""
 
     beta: float
     gamma: float
@@ -35,12 +33,14 @@ class Setting:
 
 @dataclass(frozen=True, eq=False)
 class SearchResult:
-    """Spearman's correlation for every beta, gamma and k of a grid, on the pairs that were searched.
+    """Spearman's correlation for every beta, gamma and k of a grid, on the searched pairs.
 
     Attributes:
-        betas, gammas, components: the grid.
+        betas: first axis of the grid.
+        gammas: second axis.
+        components: third axis, values of k.
         spearman: ``(len(betas), len(gammas), len(components))``, float64.
-        moments: what every whitening was fitted on.
+        moments: moments of the vectors that every whitening was fitted on.
     """
 
     betas: tuple[float, ...]
@@ -50,30 +50,36 @@ class SearchResult:
     moments: OF.Moments
 
     @property
-    def best(self) -> Setting:
-        """The setting of the largest correlation; of equal ones that of the fewest components."""
+    def best(self) -> GridPoint:
+        """The point of the largest correlation; of equal ones that with the fewest components."""
+        at = self._best_at()
+        beta, gamma, k = at
+        return GridPoint(self.betas[beta], self.gammas[gamma], self.components[k], float(self.spearman[at]))
+
+    def _best_at(self) -> tuple[int, int, int]:
         close = (self.spearman >= self.spearman.max() - _EQUAL).nonzero().tolist()
-        at_beta, at_gamma, at_k = min(close, key=lambda at: (self.components[at[2]], at))
-        value = float(self.spearman[at_beta, at_gamma, at_k])
-        return Setting(self.betas[at_beta], self.gammas[at_gamma], self.components[at_k], value)
+        beta, gamma, k = min(close, key=lambda at: (self.components[at[2]], at))
+        return beta, gamma, k
 
     def whitening(self) -> Whitening:
-        """The best setting's whitening, fitted."""
+        """Return the fitted whitening of the best point."""
         best = self.best
         return Whitening.from_moments(self.moments, best.n_components, best.beta, best.gamma)
 
-    def report(self, a: Any, b: Any, scores: Any) -> Setting:
-        """The best setting, chosen on the searched pairs, with its correlation on these others.
+    def report(self, a: Any, b: Any, scores: Any) -> GridPoint:
+        """Return the best point, chosen on the searched pairs, with its correlation on other pairs.
 
         Args:
-            a, b, scores: pairs that the search has not seen, as for :func:`search`.
+            a: first vectors of the pairs, as for :func:`search`.
+            b: second vectors of the pairs.
+            scores: their similarities.
         """
         best = self.best
         value = score_pairs(a, b, scores, self.moments, best.beta, best.gamma, best.n_components)
-        return Setting(best.beta, best.gamma, best.n_components, value)
+        return GridPoint(best.beta, best.gamma, best.n_components, value)
 
     def table(self) -> list[dict[str, float | int]]:
-        """A row for each beta and gamma: its best k (the fewest of equal ones) and the correlation there."""
+        """Return a row for each beta and gamma: its best k (the fewest of equal ones) and the correlation there."""
         rows: list[dict[str, float | int]] = []
         for beta, plane in zip(self.betas, self.spearman, strict=True):
             for gamma, line in zip(self.gammas, plane, strict=True):
@@ -84,45 +90,11 @@ class SearchResult:
         return rows
 
     def save_picture(self, path: str | os.PathLike[str], title: str = "") -> None:
-        """A PNG: the correlation at the best k over beta and gamma, and at the best beta and gamma over k."""
-        figure = Figure(figsize=(9.0, 3.9), layout="constrained")
-        plane, line = figure.subplots(1, 2, width_ratios=(1.15, 1))
-        self._draw_plane(plane)
-        self._draw_line(line)
-        if title:
-            figure.suptitle(title, fontsize=10)
-        with whole_file(Path(path)) as temporary:
-            figure.savefig(temporary, dpi=110, format="png")
+        """Write a PNG; see :func:`ortho_lightning.plots.whitening.save_search_figure`."""
+        from ortho_lightning.plots.whitening import ScoredGrid, save_search_figure
 
-    def _draw_plane(self, axis: Any) -> None:
-        best = self.best
-        values = 100 * self.spearman.amax(2).numpy()
-        image = axis.imshow(values, cmap="cividis", origin="lower", aspect="auto")
-        axis.set_xticks(range(len(self.gammas)), [f"{gamma:g}" for gamma in self.gammas], fontsize=7)
-        axis.set_yticks(range(len(self.betas)), [f"{beta:g}" for beta in self.betas], fontsize=7)
-        axis.set_xlabel("gamma (rescaling)")
-        axis.set_ylabel("beta (centring)")
-        at = (self.gammas.index(best.gamma), self.betas.index(best.beta))
-        axis.plot(*at, marker="o", markersize=9, markerfacecolor="none", color="#D55E00", markeredgewidth=2)
-        axis.figure.colorbar(image, ax=axis, label="Spearman x 100 at the best k")
-
-    def _draw_line(self, axis: Any) -> None:
-        best = self.best
-        chosen = self.spearman[self.betas.index(best.beta), self.gammas.index(best.gamma)]
-        axis.plot(self.components, 100 * self.spearman.amax((0, 1)).numpy(), color="#56B4E9", label="best for each k")
-        axis.plot(
-            self.components,
-            100 * chosen.numpy(),
-            color="#D55E00",
-            linestyle="--",
-            label=f"beta = {best.beta:g}, gamma = {best.gamma:g}",
-        )
-        axis.axvline(best.n_components, color="#444444", linewidth=0.8, linestyle=":", label=f"k = {best.n_components}")
-        axis.set_xscale("log", base=2)
-        axis.set_xlabel("components k")
-        axis.set_ylabel("Spearman x 100")
-        axis.grid(alpha=0.3)
-        axis.legend(frameon=False, fontsize=8)
+        grid = ScoredGrid(self.betas, self.gammas, self.components, self.spearman, self._best_at())
+        save_search_figure(path, grid, title)
 
 
 def search(
@@ -135,21 +107,24 @@ def search(
     moments: OF.Moments | None = None,
     progress: bool = False,
 ) -> SearchResult:
-    """Spearman's correlation between cosine and score for a whole grid, from one eigendecomposition a beta.
+    """Compute Spearman's correlation between cosine and score for a grid of whitenings.
 
-    Give it the development pairs, and the test pairs to :meth:`SearchResult.report` alone: the choice never sees them.
+    One eigendecomposition for each beta serves all gammas and k. Pass the development pairs here and the test pairs
+    only to :meth:`SearchResult.report`, so that the choice does not depend on them.
 
     Args:
-        a, b: ``(N, d)`` tensors or arrays, floating point: the vectors of each pair.
+        a: ``(N, d)`` tensor or array, floating point: the first vector of each pair.
+        b: the second vector of each pair, as ``a``.
         scores: ``(N,)`` similarities by people; only their order counts.
-        betas, gammas: values to try; see :class:`~ortho_lightning.Whitening`.
-        components: values of k to try; None: every one from 1 to d.
-        moments: what to fit on, such as ``Whitening().fit(x).moments``; None: a and b together.
+        betas: values to try; see :class:`~ortho_lightning.Whitening`.
+        gammas: values to try.
+        components: values of k to try; None: all from 1 to d.
+        moments: moments to fit on, such as ``Whitening().fit(x).moments``; None: those of a and b together.
         progress: show a bar.
 
     Raises:
-        ConfigurationError: for an empty grid or a value outside its range, naming it.
-        ValueError: for pairs that do not belong together, or NaN, naming the row.
+        ConfigurationError: for an empty grid or a value outside its range, naming it; for shapes that contradict each
+            other, or NaN, naming the pair.
 
     Example:
         >>> x = torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
@@ -163,10 +138,10 @@ def search(
     left, right, expected, own = _pairs(a, b, scores)
     fitted = own if moments is None else moments.to("cpu")
     if fitted.d != left.shape[1]:
-        raise ValueError(f"pairs of {left.shape[1]} numbers: the moments are of vectors of {fitted.d}")
+        raise ConfigurationError(f"pairs of {left.shape[1]} numbers: the moments are of vectors of {fitted.d}")
     ks = _checked_grid(betas, gammas, components, fitted.d)
     planes = []
-    with tqdm(total=len(betas) * len(gammas), unit=" settings", disable=not progress) as bar:
+    with tqdm(total=len(betas) * len(gammas), unit=" whitenings", disable=not progress) as bar:
         for beta in betas:
             plane = []
             for cosines in OF.whitened_cosines(left, right, fitted, beta, gammas, ks):
@@ -179,14 +154,14 @@ def search(
 def score_pairs(
     a: Any, b: Any, scores: Any, moments: OF.Moments, beta: float, gamma: float, n_components: int | None = None
 ) -> float:
-    """Spearman's correlation between cosine and score of pairs after one whitening; arguments as :func:`search`."""
+    """Return Spearman's correlation between cosine and score after one whitening; arguments as for :func:`search`."""
     ks = None if n_components is None else [n_components]
     found = search(a, b, scores, [beta], [gamma], ks or [moments.d], moments)
     return float(found.spearman[0, 0, 0])
 
 
 def raw_score(a: Any, b: Any, scores: Any) -> float:
-    """Spearman's correlation between cosine and score of pairs as they are."""
+    """Return Spearman's correlation between cosine and score without whitening."""
     left, right, expected, _ = _pairs(a, b, scores)
     cosines = torch.nn.functional.cosine_similarity(left, right, eps=0.0)
     return float(OF.spearman(cosines.nan_to_num(0.0), expected))
@@ -196,12 +171,12 @@ def _pairs(a: Any, b: Any, scores: Any) -> tuple[Tensor, Tensor, Tensor, OF.Mome
     left, right = as_tensor(a).cpu().double(), as_tensor(b).cpu().double()
     expected = torch.as_tensor(scores).cpu().double()
     if left.shape != right.shape or left.dim() != 2 or expected.shape != left.shape[:1]:
-        raise ValueError(
+        raise ConfigurationError(
             f"a {tuple(left.shape)}, b {tuple(right.shape)} and scores {tuple(expected.shape)} must be "
             "(N, d), (N, d) and (N,)"
         )
     if not expected.isfinite().all():
-        raise ValueError(f"score {int((~expected.isfinite()).nonzero()[0])} is not a finite number")
+        raise ConfigurationError(f"score {int((~expected.isfinite()).nonzero()[0])} is not a finite number")
     return left, right, expected, OF.Moments.of(left).merge(OF.Moments.of(right))
 
 
@@ -214,7 +189,7 @@ def _checked_grid(
             raise ConfigurationError(f"{name}={list(values)}: name at least one")
     for beta in betas:
         for gamma in gammas:
-            Whitening(None, beta, gamma)  # refuses what is outside its range
+            Hyperparameters(None, beta, gamma)  # raises for a value outside its range
     wrong = [k for k in ks if not isinstance(k, Integral) or not 1 <= k <= d]
     if wrong:
         raise ConfigurationError(f"components={wrong}: must be integers from 1 to {d}")

@@ -1,4 +1,4 @@
-"""What the experiments train on."""
+"""Data of the experiments."""
 
 from ortho_lightning.data.cifar10 import CIFAR10DataModule
 from ortho_lightning.data.pointclouds.modelnet import ModelNetDataModule

@@ -1,4 +1,4 @@
-"""Batches of tensors that are already in memory: one indexing operation a batch instead of a Python call a sample."""
+"""Batches of tensors in memory: one indexing operation a batch instead of a Python call a sample."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from ortho_lightning.random import mix
 class TensorBatches:
     """An iterable of ``(x, y, index)`` batches whose order is a function of (seed, epoch) alone.
 
-    Lightning tells it the epoch through ``sampler.set_epoch`` and saves its place in the epoch through ``state_dict``,
-    so that a resumed training goes on with the batch it would have had.
+    Lightning sets the epoch through ``sampler.set_epoch`` and saves the position in the epoch through ``state_dict``,
+    so that a resumed training continues with the batch that would have been next.
 
     Args:
         x: ``(N, ...)`` inputs.
         y: ``(N,)`` labels.
-        batch_size: rows a batch and process.
-        shuffle: a new order every epoch; also leaves out the last incomplete batch, as training does.
+        batch_size: samples a batch and process.
+        shuffle: use a new order every epoch and drop the last incomplete batch, as in training.
         seed: of the order.
-        rank, world_size: this process's share under DDP: every world_size-th row of the common order.
+        rank: number of this process under DDP.
+        world_size: number of processes; each takes every world_size-th sample of the common order.
     """
 
     def __init__(
@@ -44,17 +45,18 @@ class TensorBatches:
         self.rank = rank
         self.world_size = world_size
         self.epoch = 0
-        self._position = 0  # batches handed out in this epoch
-        self._resume_at = 0  # where the next epoch begins, once
+        self._position = 0  # number of batches returned in this epoch
+        self._resume_at = 0  # first batch of the next epoch, used once
 
-    batch_sampler = None  # asked for by Lightning of everything that has a sampler
+    batch_sampler = None  # Lightning reads it from every loader with a sampler
 
     @property
     def sampler(self) -> TensorBatches:
-        """Where Lightning looks for ``set_epoch``."""
+        """The loader itself; Lightning calls ``set_epoch`` on it."""
         return self
 
     def set_epoch(self, epoch: int) -> None:
+        """Set the epoch, which selects the order."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -79,7 +81,9 @@ class TensorBatches:
         return torch.randperm(len(self.x), generator=generator)[self.rank :: self.world_size]
 
     def state_dict(self) -> dict[str, Any]:
+        """Return the position in the epoch."""
         return {"position": self._position}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue the next epoch at a saved position."""
         self._resume_at = state["position"]

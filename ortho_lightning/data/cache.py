@@ -1,4 +1,4 @@
-"""Data that takes long to decode, kept in one file so that it is decoded once."""
+"""A cache for data that takes long to decode."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ SPLITS = ("train", "test")
 def cached(
     name: str, source: Path, files: Iterable[Path], cache_dir: Path, decode: Callable[[], dict[str, Split]]
 ) -> dict[str, Split]:
-    """What ``decode`` makes of ``source``, from the cache if it was made before from the same files.
+    """Return decoded data, from the cache if the same files were decoded before.
 
     Args:
-        name: of the kind of data, and whatever else decides what is made of it.
-        files: all that ``decode`` reads.
-        decode: called without arguments; its error is passed on, and leaves nothing in the cache.
+        name: of the kind of data, with every option that changes the result of decoding.
+        source: folder or file of the data.
+        files: all files that ``decode`` reads.
+        cache_dir: folder of the cache.
+        decode: called without arguments; if it raises, nothing is cached.
     """
     path = cache_dir / f"{name}-{_identity(source, files)}.pt"
     if path.exists():
@@ -41,7 +43,7 @@ def cached(
 
 
 def _identity(source: Path, files: Iterable[Path]) -> str:
-    """Changes with any file of the source that is added, replaced or removed."""
+    """A name that changes when a file of the source is added, replaced or removed."""
     digest = hashlib.sha256(str(source.resolve()).encode())
     for path in sorted(files):
         stamp = path.stat()

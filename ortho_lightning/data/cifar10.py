@@ -1,4 +1,4 @@
-"""CIFAR-10 as one uint8 tensor, from torchvision's files or from a tree or archive of images."""
+"""CIFAR-10 in memory, from torchvision's files or from a tree or archive of images."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ class CIFAR10DataModule(TensorDataModule):
 
     Args:
         root: a folder with torchvision's ``cifar-10-batches-py``; or a tree ``{train,test}/<class>/*.png|jpg``; or a
-            tar archive of such a tree (or a folder with one such archive); or where to download to.
-        download: fetch the set with torchvision if ``root`` has none.
-        cache_dir: where a decoded tree or archive is kept, so that it is decoded once.
+            tar archive of such a tree (or a folder with one such archive); or the folder to download to.
+        download: download the data with torchvision if ``root`` has none.
+        cache_dir: folder of the cache; a tree or archive is decoded once.
         batch_size: images a batch and process.
         eval_batch_size: images a batch in validation and test.
         val_images: training images held out for validation, the same for each ``split_seed``.
-        train_images: use this many of the others; None: all.
+        train_images: how many of the others to use; None: all.
         pad: pixels of zero padding from which a random crop is taken, 0 for none.
         flip: mirror half of the images.
         augment: whether training batches are cropped and mirrored at all.
@@ -50,7 +50,7 @@ class CIFAR10DataModule(TensorDataModule):
         split_seed: of the validation split.
 
     Raises:
-        DataError: if there is no data, or it is damaged; the message names the file and says how to provide it.
+        DataError: if the data is missing or damaged; the message names the file and the remedy.
     """
 
     num_classes = len(CLASSES)
@@ -88,9 +88,11 @@ class CIFAR10DataModule(TensorDataModule):
         self.split_seed = split_seed
 
     def prepare_data(self) -> None:
+        """Download or decode the data, once per machine."""
         load_cifar10(self.root, self.cache_dir, self.download)
 
     def setup(self, stage: str) -> None:
+        """Load the data and split it."""
         if self.splits:
             return
         data = load_cifar10(self.root, self.cache_dir, download=False)
@@ -106,11 +108,13 @@ class CIFAR10DataModule(TensorDataModule):
         self.splits = {"train": (x[train], y[train]), "val": (x[val], y[val]), "test": data["test"]}
 
     def prepare(self, x: Tensor) -> Tensor:
+        """Standardize the colours of a batch."""
         scale = 1 / (255 * x.new_tensor(_STD, dtype=torch.float32)).view(3, 1, 1)
         shift = (x.new_tensor(_MEAN, dtype=torch.float32) / x.new_tensor(_STD, dtype=torch.float32)).view(3, 1, 1)
         return x.to(torch.float32).mul_(scale).sub_(shift)
 
     def augmented(self, x: Tensor, index: Tensor, epoch: int) -> Tensor:
+        """Crop and mirror a batch at random."""
         draws = random.uniform(index, 3, self.seed, epoch)
         offsets = (draws[:, :2] * (2 * self.pad + 1)).long()
         mirrored = (draws[:, 2] < 0.5) & self.flip
@@ -118,12 +122,12 @@ class CIFAR10DataModule(TensorDataModule):
 
 
 def crop_and_flip(x: Tensor, pad: int, offsets: Tensor, mirrored: Tensor) -> Tensor:
-    """Zero-pad images, cut each at its own offset to its old size, and mirror some, all in one gather.
+    """Pad images with zeros, crop each at its own offset to its original size, and mirror some, in one gather.
 
     Args:
         x: ``(B, C, H, W)``.
         pad: pixels on every side.
-        offsets: ``(B, 2)`` rows and columns in [0, 2 pad].
+        offsets: ``(B, 2)``, vertical and horizontal, in [0, 2 pad].
         mirrored: ``(B,)`` bool.
     """
     batch, channels, height, width = x.shape
@@ -140,7 +144,12 @@ def crop_and_flip(x: Tensor, pad: int, offsets: Tensor, mirrored: Tensor) -> Ten
 
 
 def load_cifar10(root: Path, cache_dir: Path, download: bool) -> dict[str, Split]:
-    """Images ``(N, 3, 32, 32)`` uint8 and labels ``(N,)`` of "train" and "test", from whatever ``root`` holds.
+    """Load images ``(N, 3, 32, 32)`` uint8 and labels ``(N,)`` of "train" and "test".
+
+    Args:
+        root: see :class:`CIFAR10DataModule`.
+        cache_dir: folder of the cache.
+        download: download the data if ``root`` has none.
 
     Raises:
         DataError: see :class:`CIFAR10DataModule`.
@@ -197,7 +206,7 @@ def _decode(source: Path) -> dict[str, Split]:
         try:
             with Image.open(io.BytesIO(content)) as opened:
                 image = torch.from_numpy(np.array(opened.convert("RGB"))).permute(2, 0, 1)
-        except (OSError, SyntaxError) as error:  # Pillow tells of a broken PNG by SyntaxError
+        except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for a broken PNG
             raise DataError(f"{source}: {name} is not a readable image: {error}") from error
         if image.shape != (3, 32, 32):
             size = " x ".join(map(str, image.shape[1:]))
@@ -233,7 +242,7 @@ def _image_files(source: Path) -> Iterator[tuple[str, bytes]]:
                     stream = archive.extractfile(member)
                     content = stream.read() if stream is not None else b""
                     if len(content) != member.size:
-                        raise EOFError(f"{member.name} is cut short")
+                        raise EOFError(f"{member.name} is truncated")
                     read += 1
                     yield member.name, content
     except (tarfile.TarError, EOFError, OSError, lzma.LZMAError, zlib.error) as error:

@@ -1,4 +1,4 @@
-"""What the data modules share: splits held as tensors, batches without a loader, augmentation on the device."""
+"""Base class of the data modules: splits held as tensors, batches without a loader, augmentation on the device."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Split = tuple[Tensor, Tensor]
 
 
 class TensorDataModule(LightningDataModule):
-    """Base class: a subclass fills ``splits`` in ``setup`` and says how a batch is prepared and augmented.
+    """Base class; a subclass fills ``splits`` in ``setup`` and defines how a batch is prepared and augmented.
 
     Args:
-        batch_size: rows a batch and process.
-        eval_batch_size: rows a batch in validation and test.
+        batch_size: samples a batch and process.
+        eval_batch_size: samples a batch in validation and test.
         seed: of the order and the augmentation.
         augment: whether training batches are augmented.
     """
@@ -39,15 +39,15 @@ class TensorDataModule(LightningDataModule):
         self._perturbation: Perturbation | None = None
 
     def prepare(self, x: Tensor) -> Tensor:
-        """A batch as the network takes it."""
+        """Convert a batch to the input of the network."""
         raise NotImplementedError
 
     def augmented(self, x: Tensor, index: Tensor, epoch: int) -> Tensor:
-        """A training batch changed at random, as a function of (seed, epoch, index); still to be prepared."""
+        """Augment a training batch, as a function of (seed, epoch, index), before it is prepared."""
         raise NotImplementedError
 
     def perturbations(self) -> dict[str, Perturbation]:
-        """What can be done to test batches to see what the network depends on, by name; nothing unless a subclass says.
+        """Return perturbations of test batches by name, to measure robustness; none by default.
 
         Each maps ``(x, index)``, before they are prepared, to another x, and is the same in every run.
         """
@@ -55,10 +55,10 @@ class TensorDataModule(LightningDataModule):
 
     @contextlib.contextmanager
     def perturbed(self, name: str) -> Iterator[None]:
-        """Within the block, test batches come perturbed by ``perturbations()[name]``.
+        """Perturb test batches by ``perturbations()[name]`` within the block.
 
         Raises:
-            ConfigurationError: for a name that is not there.
+            ConfigurationError: for an unknown name.
         """
         known = self.perturbations()
         if name not in known:
@@ -74,20 +74,24 @@ class TensorDataModule(LightningDataModule):
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         if shuffle and len(x) < batch_size * world_size:
             raise ConfigurationError(
-                f"batch_size={batch_size} on {world_size} processes: there are only {len(x)} training rows"
+                f"batch_size={batch_size} on {world_size} processes: there are only {len(x)} training samples"
             )
         return TensorBatches(x, y, batch_size, shuffle, self.seed, rank, world_size)
 
     def train_dataloader(self) -> TensorBatches:
+        """Return the training batches, in a new order each epoch."""
         return self._batches("train", self.batch_size, shuffle=True)
 
     def val_dataloader(self) -> TensorBatches:
+        """Return the validation batches."""
         return self._batches("val", self.eval_batch_size, shuffle=False)
 
     def test_dataloader(self) -> TensorBatches:
+        """Return the test batches."""
         return self._batches("test", self.eval_batch_size, shuffle=False)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> tuple[Tensor, Tensor]:
+        """Augment or perturb a batch, and prepare it."""
         x, y, index = batch
         if self.augment and self.trainer is not None and self.trainer.training:
             x = self.augmented(x, index, self.trainer.current_epoch)

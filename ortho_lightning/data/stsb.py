@@ -1,4 +1,4 @@
-"""Embeddings of the STS benchmark: pairs of sentences with a similarity by people, encoded beforehand."""
+"""Embeddings of the STS benchmark: encoded pairs of sentences with a similarity rated by people."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class Pairs:
 
 
 class STSEmbeddings:
-    """One or more encoders' embeddings: files ``<encoder>-{train,dev,test}.npz`` with arrays a, b and score.
+    """Embeddings of one or more encoders: files ``<encoder>-{train,dev,test}.npz`` with arrays a, b and score.
 
     Args:
-        root: the folder of the files, or one above it that holds them in ``stsb``.
+        root: the folder of the files, or a folder that holds them in ``stsb``.
 
     Raises:
         DataError: for a folder without such files, an encoder without one of its splits, or a file that is damaged or
@@ -43,8 +43,7 @@ class STSEmbeddings:
             found = "holds no embeddings" if folder.is_dir() else "does not exist"
             raise DataError(
                 f"{folder} {found}. Give data.root=PATH as a folder with <encoder>-train.npz, -dev.npz and "
-                "-test.npz, each "
-                "with arrays a, b (N, d) and score (N,)"
+                "-test.npz, each with arrays a, b (N, d) and score (N,)"
             )
         self.encoders = {name: {split: _load(folder / f"{name}-{split}.npz") for split in SPLITS} for name in names}
         for name, splits in self.encoders.items():
@@ -53,7 +52,7 @@ class STSEmbeddings:
                 raise DataError(f"{folder}: the splits of {name} have vectors of different sizes: {widths}")
 
     def sentences(self, encoder: str, splits: tuple[str, ...] = SPLITS) -> Iterator[np.ndarray]:
-        """Every sentence's vectors, batch by batch, without the scores."""
+        """Yield the vectors of all sentences, batch by batch, without the scores."""
         for split in splits:
             pairs = self.encoders[encoder][split]
             yield pairs.a
@@ -70,9 +69,14 @@ def _load(path: Path) -> Pairs:
         raise DataError(f"{path}: {error.args[0]}; it must hold arrays a, b and score") from error
     except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
-    if a.ndim != 2 or a.shape != b.shape or score.shape != a.shape[:1] or not {a.dtype.kind, b.dtype.kind} <= {"f"}:
+    kinds_fit = a.dtype.kind == b.dtype.kind == "f" and score.dtype.kind in "fiu"
+    if a.ndim != 2 or a.shape != b.shape or score.shape != a.shape[:1] or not kinds_fit:
         raise DataError(
-            f"{path}: a {a.dtype} {a.shape}, b {b.dtype} {b.shape}, score {score.shape}; a and b must be "
-            "floating point (N, d), and score (N,)"
+            f"{path}: a {a.dtype} {a.shape}, b {b.dtype} {b.shape}, score {score.dtype} {score.shape}; a and b must be "
+            "floating point (N, d), and score numbers (N,)"
         )
+    if not len(score):
+        raise DataError(f"{path} holds no pairs")
+    if not np.isfinite(score).all():
+        raise DataError(f"{path}: score {int((~np.isfinite(score)).argmax())} is not a finite number")
     return Pairs(a, b, score)

@@ -1,7 +1,7 @@
-"""Does the penalty reach every layer? One training step of each of torchvision's classification models.
+"""Coverage of the penalty in torchvision's classification models, by one training step of each.
 
-``main`` writes a table, ``docs/zoo.md`` of the repository. The task loss is multiplied by 0, so that every gradient
-found after the backward is the penalty's alone.
+``main`` writes a table, ``docs/zoo.md`` of the repository. The task loss is multiplied by 0, so that all gradients are
+those of the penalty.
 """
 
 from __future__ import annotations
@@ -31,38 +31,44 @@ from ortho_lightning.layers.selection import select_layers
 
 BATCH_SIZE = 2
 _SMALL = 64
-# These build for one size of image, or pool their maps too far for smaller ones.
+# Models that accept one image size only, or pool too much for smaller images.
 _SIZES = {"inception_v3": 299, "maxvit_t": 224, "vit_h_14": 56}
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one training step showed of a model."""
+    """Result of one training step of a model.
+
+    Attributes:
+        name: of the model.
+        size: edge of the square images.
+        selected: layers that the defaults select.
+        penalized: selected layers for which a penalty was logged.
+        named: selected layers that the callback named because their forward did not run.
+        penalty: its value.
+        faulty: penalized layers, those in ``zero`` excepted, on whose weight the penalty's gradient is missing, zero or
+            not finite.
+        zero: penalized layers whose initial weights are zero: their filters have no direction, and the gradient is 0.
+    """
 
     name: str
     size: int
-    """Edge of the square images."""
     selected: list[str]
-    """Layers that the defaults select."""
     penalized: list[str]
-    """Those of them for which a penalty was logged."""
     named: list[str]
-    """Those that the callback named because no forward of them was seen."""
     penalty: float
     faulty: list[str]
-    """Penalized layers on whose weight the penalty's gradient is missing, zero or not finite, but for the next."""
     zero: list[str]
-    """Layers that begin with weights of zero: filters without direction, at which the penalty's gradient is 0."""
 
     @property
     def passed(self) -> bool:
-        """Every selected layer was penalized, with a sound gradient, or named."""
+        """True if every selected layer was penalized, with a sound gradient, or named."""
         accounted = set(self.penalized) | set(self.named) == set(self.selected)
         return accounted and bool(self.penalized) and not self.faulty and 0 < self.penalty < float("inf")
 
 
 class _PenaltyAlone(LightningModule):
-    """A classifier whose loss counts nothing, so that what remains is the penalty; keeps the sound layers' names."""
+    """A classifier with a task loss of 0; collects the names of layers with a sound gradient."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -87,12 +93,12 @@ class _PenaltyAlone(LightningModule):
 
 
 def model_names() -> list[str]:
-    """torchvision's classification models."""
+    """Return the names of torchvision's classification models."""
     return torchvision.models.list_models(module=torchvision.models)
 
 
 def examine(name: str) -> Finding:
-    """Train a model of torchvision, without weights, for one step under the callback's defaults.
+    """Train a model of torchvision, without pretrained weights, for one step with the callback's defaults.
 
     Raises:
         ConfigurationError: for a name that torchvision does not have.
@@ -119,13 +125,13 @@ def examine(name: str) -> Finding:
     metrics = trainer.callback_metrics
     selected = list(select_layers(module))
     penalized = [layer for layer in selected if f"ortho/penalty/{layer}" in metrics]
-    said = " ".join(str(warning.message) for warning in caught if "no forward of" in str(warning.message))
+    warned = " ".join(str(warning.message) for warning in caught if "no forward of" in str(warning.message))
     return Finding(
         name=name,
         size=size,
         selected=selected,
         penalized=penalized,
-        named=[layer for layer in selected if f"'{layer}'" in said],
+        named=[layer for layer in selected if f"'{layer}'" in warned],
         penalty=metrics["ortho/penalty"].item(),
         faulty=[layer for layer in penalized if layer not in module.sound | module.zero],
         zero=[layer for layer in penalized if layer in module.zero],
@@ -137,12 +143,12 @@ def _build(name: str, size: int) -> nn.Module:
     if name.startswith("vit_"):
         options["image_size"] = size
     if name in ("googlenet", "inception_v3"):
-        options["init_weights"] = True  # what happens anyway, without the warning that it takes long
+        options["init_weights"] = True  # the default, without its warning
     return torchvision.models.get_model(name, weights=None, **options)
 
 
 def as_markdown(findings: Iterable[Finding], command: str) -> str:
-    """The table, with what made it."""
+    """Return the table as a page, with the command and the versions of the packages."""
     findings = list(findings)
     made_with = ", ".join(f"{package} {version}" for package, version in versions().items())
     passed = sum(finding.passed for finding in findings)
@@ -188,6 +194,7 @@ def _abridged(names: Sequence[str]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Examine the models named on the command line, or all, and write the table."""
     parser = argparse.ArgumentParser(prog="scripts/zoo.py", description=__doc__)
     parser.add_argument("models", nargs="*", help="names of torchvision's models; none: all")
     parser.add_argument("--output", type=Path, default=Path("docs/zoo.md"), help="where the table goes")

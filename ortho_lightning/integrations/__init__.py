@@ -1,1 +1,1 @@
-"""Whitening where people use it; each module needs an optional package of the extra of its name."""
+"""Whitening in other libraries; each module needs the extra of its name."""

@@ -1,4 +1,4 @@
-"""Whitening in front of a faiss index. Needs the extra "faiss"."""
+"""Whitening in front of a faiss index; needs the extra "faiss"."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from ortho_lightning.nn import Whitening
 
 
 def to_faiss(whitening: Whitening) -> faiss.LinearTransform:
-    r"""The whitening as a linear transform, :math:`A x + b` with :math:`A = P^\top`, :math:`b = -\beta\mu P`, float32.
+    r"""Return a linear transform :math:`A x + b` with :math:`A = P^\top` and :math:`b = -\beta\mu P`, float32.
 
-    For cosines, normalize what comes out::
+    For cosines, normalize its output::
 
         index = faiss.IndexPreTransform(faiss.NormalizationTransform(k), faiss.IndexFlatIP(k))
         index.prepend_transform(to_faiss(whitening))
 
-    faiss subtracts the mean after the product, so where it is very much larger than the spread the last digits of a
-    float32 go: whiten such vectors with the module.
+    Faiss subtracts the mean after the product: if the mean is much larger than the standard deviation, float32 loses
+    digits. Whiten such vectors with the module.
 
     Args:
-        whitening: fitted, on whatever device.
+        whitening: fitted, on any device.
 
     Raises:
         NotFittedError: before a fit.

@@ -1,4 +1,4 @@
-"""Whitening as the last module of a SentenceTransformer. Needs the extra "sentence-transformers"."""
+"""Whitening as the last module of a SentenceTransformer; needs the extra "sentence-transformers"."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _FILE = "whitening.safetensors"
 
 
 class SentenceWhitening(nn.Module):
-    """Replaces the sentence vectors of a SentenceTransformer by their whitened ones.
+    """A module that whitens the sentence vectors of a SentenceTransformer.
 
-    ``save_pretrained`` keeps it with the model, and ``SentenceTransformer(path)`` loads it again where this package is
-    installed; sentence-transformers asks for ``trust_remote_code=True``, since the module is not one of its own.
+    ``save_pretrained`` saves it with the model, and ``SentenceTransformer(path)`` loads it if this package is
+    installed. sentence-transformers needs ``trust_remote_code=True``, because the module is not one of its own.
 
     Args:
-        whitening: fitted on vectors that the model gives, as ``model.encode`` returns them.
+        whitening: fitted on vectors of the model, as ``model.encode`` returns them.
 
     Example::
 
@@ -35,11 +35,12 @@ class SentenceWhitening(nn.Module):
         self.whitening = whitening
 
     def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Whiten ``features["sentence_embedding"]``."""
         features["sentence_embedding"] = self.whitening(features["sentence_embedding"])
         return features
 
     def get_embedding_dimension(self) -> int:
-        """Numbers of a vector that comes out."""
+        """Return the size of a whitened vector."""
         return self.whitening.fitted_shape[1]
 
     get_sentence_embedding_dimension = get_embedding_dimension  # its name in sentence-transformers before 5.4
@@ -59,7 +60,7 @@ class SentenceWhitening(nn.Module):
         local_files_only: bool = False,
         **kwargs: Any,
     ) -> SentenceWhitening:
-        """Read it again, from a folder or from a model on a hub.
+        """Load a saved module, from a folder or from a model on a hub.
 
         Raises:
             DataError: for a file that is missing or damaged.

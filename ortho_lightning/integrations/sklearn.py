@@ -1,4 +1,4 @@
-"""Whitening as a scikit-learn transformer. Needs the extra "scikit-learn"."""
+"""Whitening as a scikit-learn transformer; needs the extra "scikit-learn"."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from ortho_lightning.nn import Whitening
 
 
 class WhiteningTransformer(TransformerMixin, BaseEstimator):
-    """Arrays in, arrays out: for pipelines, ``clone`` and grid searches.
+    """A whitening of arrays for pipelines, ``clone`` and grid searches.
 
-    With beta = 1, gamma = 0 it is ``PCA``, with beta = gamma = 1 ``PCA(whiten=True)``, up to the signs of components;
-    where scikit-learn divides by N - 1 this package divides by N.
+    With beta = 1 and gamma = 0 it equals ``PCA``, with beta = gamma = 1 ``PCA(whiten=True)``, up to the signs of
+    components; scikit-learn divides by N - 1, this package by N.
 
     Args:
-        n_components, beta, gamma: see :class:`~ortho_lightning.Whitening`.
+        n_components: see :class:`~ortho_lightning.Whitening`.
+        beta: see :class:`~ortho_lightning.Whitening`.
+        gamma: see :class:`~ortho_lightning.Whitening`.
 
     Attributes:
         whitening_: the fitted module.
@@ -37,26 +39,27 @@ class WhiteningTransformer(TransformerMixin, BaseEstimator):
         self.gamma = gamma
 
     def fit(self, X: Any, y: Any = None) -> WhiteningTransformer:  # noqa: N803
-        """Fit on ``X`` (N, d); ``y`` is there for the convention. Raises as :meth:`Whitening.fit`."""
-        self.whitening_ = self._made(rows := self._checked(X, reset=True, least=2)).fit(rows)
+        """Fit on ``X`` (N, d); ``y`` is ignored. Raises as :meth:`Whitening.fit`."""
+        samples = self._checked(X, reset=True, least=2)
+        self.whitening_ = self._unfitted(samples).fit(samples)
         return self
 
     def partial_fit(self, X: Any, y: Any = None) -> WhiteningTransformer:  # noqa: N803
-        """Join ``X`` (N, d) to what was fitted on before, with the parameters of the first fit."""
+        """Add ``X`` (N, d) to the fitted samples, with the parameters of the first fit."""
         first = not hasattr(self, "whitening_")
-        rows = self._checked(X, reset=first)
+        samples = self._checked(X, reset=first)
         if first:
-            self.whitening_ = self._made(rows)
-        self.whitening_.partial_fit(rows)
+            self.whitening_ = self._unfitted(samples)
+        self.whitening_.partial_fit(samples)
         return self
 
     def transform(self, X: Any) -> np.ndarray:  # noqa: N803
-        """Whitened vectors ``(N, k)``, in the wider of the dtypes fitted on and of ``X``."""
+        """Return whitened samples ``(N, k)``, in the wider dtype of the fitted samples and ``X``."""
         check_is_fitted(self, "whitening_")
         return self.whitening_(self._checked(X, reset=False)).numpy()
 
     def inverse_transform(self, X: Any) -> np.ndarray:  # noqa: N803
-        """See :meth:`Whitening.inverse`."""
+        """Return the samples before whitening; see :meth:`Whitening.inverse`."""
         check_is_fitted(self, "whitening_")
         return self.whitening_.inverse(np.asarray(X)).numpy()
 
@@ -64,9 +67,9 @@ class WhiteningTransformer(TransformerMixin, BaseEstimator):
     def _n_features_out(self) -> int:
         return self.whitening_.fitted_shape[1]
 
-    def _made(self, rows: np.ndarray) -> Whitening:
+    def _unfitted(self, samples: np.ndarray) -> Whitening:
         whitening = Whitening(self.n_components, self.beta, self.gamma)
-        return whitening.double() if rows.dtype == np.float64 else whitening.to(torch.float32)
+        return whitening.double() if samples.dtype == np.float64 else whitening.to(torch.float32)
 
     def _checked(self, x: Any, reset: bool, least: int = 1) -> np.ndarray:
         return validate_data(self, x, reset=reset, dtype=[np.float64, np.float32], ensure_min_samples=least)

@@ -1,4 +1,4 @@
-"""What the experiments train."""
+"""Models of the experiments."""
 
 from ortho_lightning.models.classifier import Classifier
 from ortho_lightning.models.networks import SmallCNN, resnet18_cifar

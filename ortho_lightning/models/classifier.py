@@ -17,17 +17,17 @@ from ortho_lightning.errors import ConfigurationError
 
 
 class Classifier(LightningModule):
-    """Trains ``net`` with cross-entropy.
+    """A network trained with cross-entropy.
 
     Args:
-        net: inputs to logits ``(B, num_classes)``, or to ``(logits, penalty)`` with a penalty of its own.
+        net: maps inputs to logits ``(B, num_classes)``, or to ``(logits, penalty)`` with a penalty of its own.
         num_classes: number of classes.
-        optimizer: makes an optimizer from parameters, such as a partial ``torch.optim.SGD``.
+        optimizer: creates an optimizer from parameters, such as a partial ``torch.optim.SGD``.
         schedule: "onecycle", "cosine" or "constant" learning rate over the whole training, changed every step.
         warmup: share of the training in which the one-cycle schedule rises.
         label_smoothing: in [0, 1).
         decay_norms: whether weight decay also acts on biases and norm layers.
-        channels_last: keep images and their kernels in that memory layout, faster for convolutions. Other inputs stay.
+        channels_last: use this memory layout for images and kernels, faster for convolutions. Other inputs keep theirs.
     """
 
     def __init__(
@@ -61,6 +61,7 @@ class Classifier(LightningModule):
         self.test_accuracy = MulticlassAccuracy(num_classes, average="micro")
 
     def forward(self, x: Tensor) -> Any:
+        """Return the output of the network."""
         return self.net(x)
 
     def _step(self, batch: tuple[Tensor, Tensor], stage: str) -> Tensor:
@@ -76,15 +77,19 @@ class Classifier(LightningModule):
         return loss
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Return the loss; log it and the accuracy."""
         return self._step(batch, "train")
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Log loss and accuracy."""
         self._step(batch, "val")
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Log loss and accuracy."""
         self._step(batch, "test")
 
     def configure_optimizers(self) -> Any:
+        """Return the optimizer and its schedule."""
         decayed = [p for p in self.net.parameters() if self.decay_norms or p.dim() > 1]
         others = [p for p in self.net.parameters() if not (self.decay_norms or p.dim() > 1)]
         groups: list[dict[str, Any]] = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
@@ -93,9 +98,9 @@ class Classifier(LightningModule):
             return optimizer
         shape = partial(one_cycle, warmup=self.warmup) if self.schedule == "onecycle" else cosine
 
-        # A function of the step and of this Trainer's total, so that a training resumed with more epochs goes on:
-        # OneCycleLR restores the old total from the checkpoint and refuses to go beyond it. The total is asked for
-        # no sooner than needed: asked for here, it would set up the loader before its place in the epoch is restored.
+        # A function of the step and of this Trainer's total, so that a training can be resumed with more epochs:
+        # OneCycleLR restores the old total from the checkpoint and raises beyond it. The total is read lazily: reading
+        # it here would set up the loader before its position in the epoch is restored.
         def factor(step: int) -> float:
             return shape(0.0 if step == 0 else min(step / self.trainer.estimated_stepping_batches, 1.0))
 
@@ -104,12 +109,12 @@ class Classifier(LightningModule):
 
 
 def cosine(progress: float) -> float:
-    """Half a cosine from 1 at progress 0 to 0 at progress 1."""
+    """Return half a cosine, from 1 at progress 0 to 0 at progress 1."""
     return (1 + math.cos(math.pi * progress)) / 2
 
 
 def one_cycle(progress: float, warmup: float, start: float = 1 / 25, end: float = 4e-6) -> float:
-    """The one-cycle policy (Smith and Topin 2018): from ``start`` up to 1 during ``warmup``, then down to ``end``."""
+    """Return the one-cycle factor (Smith and Topin 2018): ``start`` up to 1 during ``warmup``, then down to ``end``."""
     if progress < warmup:
         return 1 + (start - 1) * cosine(progress / warmup)
     return end + (1 - end) * cosine((progress - warmup) / (1 - warmup))

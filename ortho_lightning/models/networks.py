@@ -32,11 +32,12 @@ class SmallCNN(nn.Module):
         self.head = nn.Linear(channels[-1], num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return logits ``(B, num_classes)`` of images ``(B, 3, H, W)``."""
         return self.head(self.blocks(x).mean((2, 3)))
 
 
 def resnet18_cifar(num_classes: int = 10) -> nn.Module:
-    """torchvision's ResNet-18 with the usual stem for small images: a 3 x 3 convolution of stride 1, no pooling."""
+    """Return torchvision's ResNet-18 with a stem for small images: a 3 x 3 convolution of stride 1, no pooling."""
     network = torchvision.models.resnet18(weights=None, num_classes=num_classes)
     network.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
     network.maxpool = nn.Identity()

@@ -11,7 +11,7 @@ from ortho_lightning.errors import ConfigurationError
 
 
 def _shared_mlp(*widths: int) -> nn.Sequential:
-    """The same perceptron on every point: convolutions of size 1 with batch norm and ReLU."""
+    """One perceptron applied to every point: convolutions of size 1 with batch norm and ReLU."""
     layers: list[nn.Module] = []
     for before, after in itertools.pairwise(widths):
         layers += [nn.Conv1d(before, after, 1, bias=False), nn.BatchNorm1d(after), nn.ReLU(inplace=True)]
@@ -26,7 +26,12 @@ def _mlp(*widths: int) -> nn.Sequential:
 
 
 class TransformNet(nn.Module):
-    """T-net: predicts a k x k matrix from a cloud, the identity at first."""
+    """T-net: predicts a k x k matrix from a cloud; initially the identity.
+
+    Args:
+        k: size of the matrix, and channels of the cloud.
+        width: channels of the first layer.
+    """
 
     def __init__(self, k: int, width: int) -> None:
         super().__init__()
@@ -39,11 +44,12 @@ class TransformNet(nn.Module):
             self.matrix.bias.copy_(torch.eye(k).flatten())
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return matrices ``(B, k, k)`` of clouds ``(B, k, points)``."""
         return self.matrix(self.cloud(self.points(x).amax(-1))).view(-1, self.k, self.k)
 
 
 class PointNet(nn.Module):
-    """PointNet classification: clouds ``(B, 3, points)`` to logits.
+    """PointNet for classification: maps clouds ``(B, 3, points)`` to logits.
 
     Args:
         num_classes: outputs.
@@ -81,6 +87,7 @@ class PointNet(nn.Module):
         self.head = nn.Linear(4 * width, num_classes)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Return logits, with the penalty of the feature transform if there is one."""
         if self.input_transform is not None:
             x = self.input_transform(x).mT @ x
         x = self.local(x)

@@ -13,7 +13,8 @@ from torch import nn
 
 from ortho_lightning import Whitening, WhiteningCallback
 from ortho_lightning import functional as OF
-from ortho_lightning.callbacks.gathering import Gathering, genuine_rows
+from ortho_lightning.callbacks.fitting.gathering import Gathering
+from ortho_lightning.callbacks.fitting.sources import own_samples
 from ortho_lightning.errors import ConfigurationError, DataError, LayerSelectionError
 from tests.callbacks.helpers import PACKAGES, make_trainer
 
@@ -342,7 +343,7 @@ def test_every_row_is_counted_once_whatever_the_sampler_repeats(rows, world, bat
         sampler = torch.utils.data.DistributedSampler(data, world, rank, shuffle=False)
         batches = torch.utils.data.DataLoader(data, batch_size, sampler=sampler)
         for batch_idx, batch in enumerate(batches):
-            own = genuine_rows(batches, batch_idx)
+            own = own_samples(batches, batch_idx)
             if own is not None:
                 assert own[1] == len(batch)
                 batch = batch[: own[0]]
@@ -351,8 +352,8 @@ def test_every_row_is_counted_once_whatever_the_sampler_repeats(rows, world, bat
 
 
 def test_loaders_without_a_distributed_sampler_have_nothing_to_leave_out():
-    assert genuine_rows(loader(), 4) is None
-    assert genuine_rows([1, 2], 0) is None
+    assert own_samples(loader(), 4) is None
+    assert own_samples([1, 2], 0) is None
 
 
 def test_a_submodule_frozen_in_its_mode_stays_in_it_while_training_vectors_are_gathered():

@@ -191,6 +191,12 @@ def test_embeddings_that_do_not_belong_together_are_named(tmp_path):
     np.savez(path, a=np.ones((3, 5)), b=np.ones((3, 5)), score=np.ones(3))
     with pytest.raises(DataError, match="vectors of different sizes"):
         STSEmbeddings(root)
+    np.savez(path, a=np.ones((3, 6)), b=np.ones((3, 6)), score=np.array([1.0, np.nan, 2.0]))
+    with pytest.raises(DataError, match=r"tiny-test\.npz: score 1 is not a finite number"):
+        STSEmbeddings(root)
+    np.savez(path, a=np.ones((0, 6)), b=np.ones((0, 6)), score=np.ones(0))
+    with pytest.raises(DataError, match=r"tiny-test\.npz holds no pairs"):
+        STSEmbeddings(root)
     path.unlink()
     with pytest.raises(DataError, match=r"tiny-test\.npz is missing"):
         STSEmbeddings(root)

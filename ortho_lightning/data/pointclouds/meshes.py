@@ -1,4 +1,4 @@
-"""Triangle meshes from ``.off`` files, and points spread uniformly over their surface."""
+"""Triangle meshes from ``.off`` files, and points drawn uniformly from their surface."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ from ortho_lightning.random import mix
 
 
 def read_off(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices ``(V, 3)`` float64 and triangles ``(F, 3)`` int64 of an ``.off`` file; polygons become fans.
+    """Read an ``.off`` file; polygons become fans of triangles.
 
-    The counts may stand on the line of the word OFF, as in many files of ModelNet40. Colours of faces are ignored.
+    The counts may follow the word OFF on the same line, as in many files of ModelNet40. Colours of faces are ignored.
+
+    Returns:
+        Vertices ``(V, 3)`` float64 and triangles ``(F, 3)`` int64.
 
     Raises:
-        DataError: if the file cannot be read, is cut short or contradicts itself, naming it and the line's number
+        DataError: if the file cannot be read, is truncated or contradicts itself, naming it and the number of the line
             among those that are neither empty nor comments.
     """
     lines = _lines(path)
@@ -35,7 +38,7 @@ def read_off(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def sample_surface(vertices: np.ndarray, triangles: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """``count`` points, uniform by area: ``(count, 3)`` float64. The same arguments give the same points.
+    """Draw ``count`` points, uniform by area: ``(count, 3)`` float64. The same arguments give the same points.
 
     Raises:
         DataError: for a surface without a finite area above 0.
@@ -55,7 +58,7 @@ def sample_surface(vertices: np.ndarray, triangles: np.ndarray, count: int, seed
 
 
 def sample_off(path: Path, name: str, count: int) -> np.ndarray:
-    """``count`` points of the surface in an ``.off`` file, ``(count, 3)`` float64, drawn by a seed made from ``name``.
+    """Draw ``count`` points from the surface in an ``.off`` file, ``(count, 3)`` float64, with a seed from ``name``.
 
     Raises:
         DataError: for a damaged file or one without a surface, naming it.

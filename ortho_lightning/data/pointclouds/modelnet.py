@@ -1,4 +1,4 @@
-"""ModelNet40 and ModelNet10 (Wu et al., CVPR 2015): point clouds of furniture, vehicles and other things."""
+"""ModelNet40 and ModelNet10 (Wu et al., CVPR 2015): point clouds of furniture, vehicles and other objects."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ class ModelNetDataModule(TensorDataModule):
     Args:
         root: the folder ``modelnet40_ply_hdf5_2048`` of HDF5 files; or a tree ``<class>/{train,test}/*.off``, from
             whose meshes points are drawn; or a folder above one of them.
-        num_classes: how many classes the files must have; None: as many as they have.
-        points: points a cloud, of those that are there: the same ones in validation and test, others in each epoch of
-            the training.
+        num_classes: number of classes that the files must have; None: any.
+        points: points a cloud, a subset of those in the files: the same subset in validation and test, another one in
+            each training epoch.
         surface_points: points drawn from each mesh of a tree, uniformly by area.
-        cache_dir: where the points of a tree are kept, so that they are drawn once.
+        cache_dir: folder of the cache; the points of a tree are drawn once.
         batch_size: clouds a batch and process.
         eval_batch_size: clouds a batch in validation and test.
         val_share: share of each class's training clouds held out for validation, the same for each ``split_seed``.
-        augment: whether training clouds are changed at all, as the following say.
-        turn: by any angle about the up axis.
+        augment: whether training clouds are augmented, by the next six arguments.
+        turn: turn by a random angle about the up axis.
         scale: smallest and largest factor of the size.
-        anisotropic: another factor for each axis.
+        anisotropic: draw another factor for each axis.
         jitter: standard deviation of the noise on each coordinate, in radii of the cloud.
         jitter_clip: largest noise.
         dropout: largest share of the points left out at random; each cloud has its own.
@@ -53,7 +53,7 @@ class ModelNetDataModule(TensorDataModule):
 
     Raises:
         ConfigurationError: for values outside their range, or another number of classes in the files.
-        DataError: if there are no data, or they are damaged; the message names the file and what is wrong.
+        DataError: if the data is missing or damaged; the message names the file and the cause.
     """
 
     def __init__(
@@ -107,10 +107,12 @@ class ModelNetDataModule(TensorDataModule):
         self.classes: tuple[str, ...] = ()
 
     def prepare_data(self) -> None:
-        if not self.splits:  # Lightning asks again before every test
+        """Draw the points of a tree, once per machine."""
+        if not self.splits:  # Lightning calls this again before every test
             self._load()
 
     def setup(self, stage: str) -> None:
+        """Load the data and split it."""
         if self.splits:
             return
         data, classes = self._load()
@@ -154,9 +156,11 @@ class ModelNetDataModule(TensorDataModule):
         return x if x.shape[1] == self.points else clouds.subset(x, index, self.points, *key)
 
     def prepare(self, x: Tensor) -> Tensor:
+        """Return the clouds with the coordinates as channels."""
         return x.mT.contiguous()
 
     def augmented(self, x: Tensor, index: Tensor, epoch: int) -> Tensor:
+        """Drop points, turn, scale and jitter, each as configured."""
         key = (self.seed, epoch)
         x = self._subset(x, index, *key, 0)
         if self.dropout > 0:
@@ -168,16 +172,20 @@ class ModelNetDataModule(TensorDataModule):
         return clouds.jittered(x, index, self.jitter, self.jitter_clip, *key, 5)
 
     def perturbations(self) -> dict[str, Perturbation]:
+        """Return the perturbations of point clouds."""
         return cloud_perturbations(0)
 
 
 def stratified(y: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Row numbers of the rest and of the part held out, in order: ``share`` of every class, rounded, at random.
+    """Hold out a share of every class at random, rounded.
 
     Args:
         y: ``(N,)`` labels.
-        share: between 0 and 1; a class keeps one row at least.
+        share: between 0 and 1; at least one sample of a class is kept.
         seed: of the choice.
+
+    Returns:
+        Indices of the samples that are kept and of those held out, both in order.
     """
     order = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))
     order = order[y[order].argsort(stable=True)]  # class by class, at random within each

@@ -1,4 +1,4 @@
-"""Reading ModelNet: the folder of HDF5 files with sampled clouds, and the tree of ``.off`` meshes."""
+"""Files of ModelNet: the folder of HDF5 files with sampled clouds, and the tree of ``.off`` meshes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,11 @@ _HOW_TO_PROVIDE = (
 
 
 def find_modelnet(root: Path, num_classes: int | None) -> Path:
-    """The folder of the data: ``root`` itself, or one in it named after ModelNet, best with the number of classes.
+    """Find the folder of the data: ``root`` itself, or one in it named after ModelNet.
+
+    Args:
+        root: where to look.
+        num_classes: a folder with this number in its name is preferred.
 
     Raises:
         DataError: if there is none.
@@ -43,15 +47,20 @@ def find_modelnet(root: Path, num_classes: int | None) -> Path:
 
 
 def has_hdf5(folder: Path) -> bool:
+    """Return whether a folder holds the HDF5 files."""
     return any((folder / f"{split}_files.txt").exists() for split in SPLITS) or any(folder.glob("ply_data_*.h5"))
 
 
 def hdf5_classes(folder: Path) -> list[str]:
+    """Return the names of the classes of the HDF5 files."""
     return _listed(folder / "shape_names.txt")
 
 
 def read_hdf5(folder: Path) -> dict[str, Split]:
-    """Clouds ``(N, P, 3)`` float32, z up, centred, in the unit ball, and labels ``(N,)`` of "train" and "test".
+    """Read the HDF5 files of both splits.
+
+    Returns:
+        Clouds ``(N, P, 3)`` float32, z up, centred, in the unit ball, and labels ``(N,)`` of "train" and "test".
 
     Raises:
         DataError: for a file that is missing, damaged or contradicts the others, naming it.
@@ -99,7 +108,7 @@ def _listed(path: Path) -> list[str]:
 
 
 def _files(listing: Path) -> list[Path]:
-    """The files of a list, beside it: their folders in it are those of the machine where it was made."""
+    """The listed files; the folders in the list are ignored, for they are those of another machine."""
     files = [listing.with_name(PurePosixPath(line).name) for line in _listed(listing)]
     for path in files:
         if not path.is_file():
@@ -122,9 +131,11 @@ def _read_file(h5py: Any, path: Path, names: list[str], points: int | None) -> t
     y = y.reshape(-1).astype(np.int64)
     wrong = (y < 0) | (y >= len(names))
     if wrong.any():
-        row = int(wrong.argmax())
-        raise DataError(f"{path}: cloud {row} is labelled {y[row]}; shape_names.txt names {len(names)} classes, from 0")
-    # subtracting the first point shows a cloud that is a single point, whatever the rounding of its mean
+        number = int(wrong.argmax())
+        raise DataError(
+            f"{path}: cloud {number} is labelled {y[number]}; shape_names.txt names {len(names)} classes, from 0"
+        )
+    # comparison with the first point detects a cloud of one repeated point regardless of rounding
     broken = ~np.isfinite(x).all((1, 2)) | (x == x[:, :1]).all((1, 2))
     if broken.any():
         raise DataError(f"{path}: cloud {int(broken.argmax())} holds numbers that are not finite, or a single point")
@@ -141,13 +152,13 @@ def _keys(h5py: Any, path: Path) -> list[str]:
 
 
 def off_tree(folder: Path) -> tuple[list[str], list[Path]]:
-    """The classes of a tree ``<class>/{train,test}/*.off``, by name, and its files.
+    """List the classes of a tree ``<class>/{train,test}/*.off``, by name, and its files.
 
     Raises:
-        DataError: for a class without files in one of the splits, and for a file outside of the tree's order or in
-            another class's folder, naming it.
+        DataError: for a class without files in one of the splits, and for a file outside the tree's structure or in
+            the folder of another class, naming it.
     """
-    files = sorted(path for path in folder.rglob("*.off") if not path.name.startswith("."))  # "._x" come from a Mac
+    files = sorted(path for path in folder.rglob("*.off") if not path.name.startswith("."))  # macOS adds files "._x"
     parts = {path: path.relative_to(folder).parts for path in files}
     for path in files:
         if len(parts[path]) != 3 or parts[path][1] not in SPLITS:
@@ -166,7 +177,12 @@ def off_tree(folder: Path) -> tuple[list[str], list[Path]]:
 
 
 def read_off_tree(folder: Path, points: int, cache_dir: Path) -> dict[str, Split]:
-    """As :func:`read_hdf5`, with ``points`` points drawn from each mesh by area, once, and kept in ``cache_dir``.
+    """Draw points from the meshes of a tree, uniformly by area, once; see :func:`read_hdf5`.
+
+    Args:
+        folder: of the tree.
+        points: points a mesh.
+        cache_dir: folder of the cache.
 
     Raises:
         DataError: see :func:`off_tree` and :func:`ortho_lightning.data.pointclouds.meshes.sample_off`.
@@ -178,7 +194,7 @@ def read_off_tree(folder: Path, points: int, cache_dir: Path) -> dict[str, Split
 def _sample(folder: Path, names: list[str], files: list[Path], points: int) -> dict[str, Split]:
     clouds: dict[str, list[Tensor]] = {split: [] for split in SPLITS}
     labels: dict[str, list[int]] = {split: [] for split in SPLITS}
-    for path in tqdm(files, desc="sampling meshes", disable=None):  # None: where nobody looks at it
+    for path in tqdm(files, desc="sampling meshes", disable=None):  # None: not outside a terminal
         label, split, _ = path.relative_to(folder).parts
         cloud = torch.from_numpy(sample_off(path, path.relative_to(folder).as_posix(), points))
         clouds[split].append(to_unit_ball(cloud[None]).to(torch.float32))

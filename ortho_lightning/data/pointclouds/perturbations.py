@@ -1,4 +1,4 @@
-"""What is done to test clouds to see how much a network depends on clean ones: noise, missing points, other poses."""
+"""Perturbations of test clouds, to measure robustness: noise, missing points, other poses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ortho_lightning.data.pointclouds import points
 
 Perturbation = Callable[[Tensor, Tensor], Tensor]  # clouds (B, P, 3) and their indices (B,) to clouds (B, P, 3)
 
-# Lengths are in radii of the cloud. "missing" is a cut on one side, "thinned" leaves out points all over the surface.
+# Lengths are in radii of the cloud. "missing" cuts one side off, "thinned" removes points all over the surface.
 _CLOUDS: dict[str, tuple[Callable[..., Tensor], tuple[Any, ...]]] = {
     "noise 0.02": (points.jittered, (0.02, None)),
     "noise 0.05": (points.jittered, (0.05, None)),
@@ -25,7 +25,7 @@ _CLOUDS: dict[str, tuple[Callable[..., Tensor], tuple[Any, ...]]] = {
 
 
 def cloud_perturbations(seed: int) -> dict[str, Perturbation]:
-    """The same list for every set of clouds in the unit ball; a function of seed and index, and so paired over runs."""
+    """Return the perturbations of clouds in the unit ball; functions of seed and index, so that runs are paired."""
     return {
         name: partial(_perturbed, function, values, (seed, number))
         for number, (name, (function, values)) in enumerate(_CLOUDS.items())

@@ -1,4 +1,4 @@
-"""A procedural data set of point clouds: solids and surfaces in random pose, size and condition. No files needed."""
+"""A procedural data set of point clouds: solids and surfaces with random pose, size, noise and missing parts."""
 
 from __future__ import annotations
 
@@ -141,15 +141,18 @@ CLASSES = tuple(SHAPES)
 
 
 def make_clouds(count: int, points: int, seed: int, jitter: float, missing: float, tilt: float) -> Split:
-    """``count`` labelled clouds: ``(count, points, 3)`` float32, centred, within the unit ball, and ``(count,)``.
-
-    Classes are as equal as ``count`` allows. The same arguments give the same clouds.
+    """Make labelled clouds; the same arguments give the same clouds.
 
     Args:
-        seed: of everything.
+        count: number of clouds; the sizes of the classes differ by one at most.
+        points: points a cloud.
+        seed: of all random numbers.
         jitter: standard deviation of the noise on each point, in radii of the cloud.
         missing: largest share of the surface that a cut may remove, in [0, 1).
         tilt: largest angle of the pose to the up axis, in degrees; 180 for any pose. Turns about it are always random.
+
+    Returns:
+        Clouds ``(count, points, 3)`` float32, centred, within the unit ball, and labels ``(count,)``.
     """
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randperm(count, generator=generator) % len(SHAPES)
@@ -187,17 +190,19 @@ def _cut(clouds: Tensor, points: int, missing: float, generator: torch.Generator
 
 
 class ShapesDataModule(TensorDataModule):
-    """Twelve classes of procedural point clouds, made in seconds from a seed; turned and jittered while training.
+    """Twelve classes of procedural point clouds, made in seconds from a seed; turned and jittered in training.
 
     Args:
-        train_clouds, val_clouds, test_clouds: size of each split.
+        train_clouds: size of the training split.
+        val_clouds: size of the validation split.
+        test_clouds: size of the test split.
         points: points a cloud.
         jitter: noise of the data, in radii of the cloud.
         missing: largest share of a cloud that is cut away, in [0, 1).
         tilt: largest angle of a pose to the up axis, in degrees; 180 for any pose.
         batch_size: clouds a batch and process.
         eval_batch_size: clouds a batch in validation and test.
-        augment: whether training clouds are turned about the up axis and jittered anew in each epoch.
+        augment: whether training clouds are turned about the up axis and jittered, differently in each epoch.
         seed: of the order and the augmentation.
         data_seed: of the clouds.
 
@@ -241,6 +246,7 @@ class ShapesDataModule(TensorDataModule):
         self.data_seed = data_seed
 
     def setup(self, stage: str) -> None:
+        """Make the clouds of every split."""
         if self.splits:
             return
         for number, (split, count) in enumerate(self.counts.items()):
@@ -248,10 +254,13 @@ class ShapesDataModule(TensorDataModule):
             self.splits[split] = make_clouds(count, self.points, seed, self.jitter, self.missing, self.tilt)
 
     def prepare(self, x: Tensor) -> Tensor:
+        """Return the clouds with the coordinates as channels."""
         return x.mT.contiguous()
 
     def augmented(self, x: Tensor, index: Tensor, epoch: int) -> Tensor:
+        """Turn about the up axis, and jitter."""
         return jittered(turned(x, index, self.seed, epoch, 0), index, self.jitter, None, self.seed, epoch, 1)
 
     def perturbations(self) -> dict[str, Perturbation]:
+        """Return the perturbations of point clouds."""
         return cloud_perturbations(self.data_seed)

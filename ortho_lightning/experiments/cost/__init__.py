@@ -1,1 +1,1 @@
-"""The cost of a penalty: time and memory of a step, and the quality of a sample."""
+"""Cost of a penalty: time and memory of a training step, and quality of the sampled estimate."""

@@ -1,4 +1,4 @@
-"""What else a user could write or install against similar filters, to compare the cost with."""
+"""Baselines: other penalties and constraints that a user could write or install."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from torch.nn.utils import parametrizations, parametrize
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.layers.filters import effective_weight
 
-Layers = dict[str, nn.Module]
 Penalty = Callable[[], Tensor]
 
 
-def recipe(layers: Layers) -> Penalty:
-    """The article's recipe line by line: tanh, normalize, the k x k products over all outputs of the batch."""
+def recipe(layers: dict[str, nn.Module]) -> Penalty:
+    """Return the article's recipe, line by line: tanh, normalize, k x k products over all outputs of the batch."""
     outputs: list[Tensor] = []
     for layer in layers.values():
-        layer.register_forward_hook(lambda module, _, output: outputs.append(_rows(module, output)))
+        layer.register_forward_hook(lambda module, _, output: outputs.append(_samples(module, output)))
 
     def penalty() -> Tensor:
         total = torch.stack([_recipe_of(z) for z in outputs]).sum()
@@ -31,7 +30,7 @@ def recipe(layers: Layers) -> Penalty:
     return penalty
 
 
-def _rows(layer: nn.Module, output: Tensor) -> Tensor:
+def _samples(layer: nn.Module, output: Tensor) -> Tensor:
     return (output if isinstance(layer, nn.Linear) else output.movedim(1, -1)).flatten(0, -2)
 
 
@@ -43,8 +42,8 @@ def _recipe_of(z: Tensor) -> Tensor:
     return 100 * similarity.mean() ** 2 + (similarity**2).mean()
 
 
-def gram_by_hand(layers: Layers) -> Penalty:
-    """``|W^T W - I|^2`` on every layer, as one would write it."""
+def gram_by_hand(layers: dict[str, nn.Module]) -> Penalty:
+    """Return ``|W^T W - I|^2`` summed over the layers, written directly."""
 
     def of_layer(layer: nn.Module) -> Tensor:
         w = effective_weight(layer).flatten(1)
@@ -53,8 +52,8 @@ def gram_by_hand(layers: Layers) -> Penalty:
     return lambda: torch.stack([of_layer(layer) for layer in layers.values()]).sum()
 
 
-def srip(layers: Layers) -> Penalty:
-    """The spectral restricted isometry penalty (Bansal et al. 2018) with one power iteration."""
+def srip(layers: dict[str, nn.Module]) -> Penalty:
+    """Return the spectral restricted isometry penalty (Bansal et al. 2018) with one power iteration."""
     generator = torch.Generator().manual_seed(0)
 
     def of_layer(layer: nn.Module) -> Tensor:
@@ -68,8 +67,8 @@ def srip(layers: Layers) -> Penalty:
     return lambda: torch.stack([of_layer(layer) for layer in layers.values()]).sum()
 
 
-def ocnn(layers: Layers) -> Penalty:
-    """Convolutional orthogonality by self-convolution (Wang et al. 2020); of linear layers, the Gram penalty."""
+def ocnn(layers: dict[str, nn.Module]) -> Penalty:
+    """Return the self-convolution penalty (Wang et al. 2020), and the Gram penalty for linear layers."""
 
     def of_layer(layer: nn.Module) -> Tensor:
         w = effective_weight(layer)
@@ -86,7 +85,7 @@ def ocnn(layers: Layers) -> Penalty:
 
 
 class _Flat(nn.Module):
-    """Holds a kernel as a matrix, for parametrizations of matrices."""
+    """A kernel as a matrix, for parametrizations of matrices."""
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
@@ -94,7 +93,7 @@ class _Flat(nn.Module):
 
 
 class _FromFlat(nn.Module):
-    """Parametrizes a layer's weight by the matrix of another module."""
+    """Parametrization of a layer's weight by the matrix of another module."""
 
     def __init__(self, flat: nn.Module) -> None:
         super().__init__()
@@ -105,20 +104,20 @@ class _FromFlat(nn.Module):
         return matrix.view(weight.shape)
 
 
-def _parametrized(layers: Layers, constrain: Callable[[nn.Module], object]) -> None:
+def _parametrized(layers: dict[str, nn.Module], constrain: Callable[[nn.Module], object]) -> None:
     for layer in layers.values():
         flat = _Flat(effective_weight(layer))
         constrain(flat)
         parametrize.register_parametrization(layer, "weight", _FromFlat(flat))
 
 
-def orthogonal(layers: Layers) -> None:
-    """``torch.nn.utils.parametrizations.orthogonal`` with its defaults on the flattened kernels."""
+def orthogonal(layers: dict[str, nn.Module]) -> None:
+    """Apply ``torch.nn.utils.parametrizations.orthogonal`` with its defaults to the flattened kernels."""
     _parametrized(layers, lambda flat: parametrizations.orthogonal(flat))
 
 
-def geotorch(layers: Layers) -> None:
-    """``geotorch.orthogonal`` with its defaults on the flattened kernels."""
+def geotorch(layers: dict[str, nn.Module]) -> None:
+    """Apply ``geotorch.orthogonal`` with its defaults to the flattened kernels."""
     library = _installed("geotorch")
     _parametrized(layers, lambda flat: library.orthogonal(flat, "weight"))  # type: ignore[attr-defined]
 
@@ -130,6 +129,6 @@ def _installed(name: str) -> object:
         raise ConfigurationError(f"arms: {name!r} needs the package of that name: pip install {name}") from None
 
 
-RIVALS: dict[str, Callable[[Layers], Penalty | None]] = {
-    rival.__name__: rival for rival in (recipe, gram_by_hand, srip, ocnn, orthogonal, geotorch)
+BASELINES: dict[str, Callable[[dict[str, nn.Module]], Penalty | None]] = {
+    baseline.__name__: baseline for baseline in (recipe, gram_by_hand, srip, ocnn, orthogonal, geotorch)
 }

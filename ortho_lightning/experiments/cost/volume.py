@@ -1,4 +1,4 @@
-"""How large the event files of a long training will be, computed from a short one with the same layers and settings.
+"""Size of a long training's event files, projected from a short one with the same layers and configuration.
 
 python -m ortho_lightning.experiments.cost.volume RUN --epochs 200 --steps-per-epoch 352
 """
@@ -25,7 +25,13 @@ _FRAME = 16  # bytes around a record: its length and two checksums
 
 @dataclass
 class Series:
-    """The records of one tag."""
+    """The records of one tag.
+
+    Attributes:
+        kind: "scalars", "histograms", "pictures" or "texts".
+        count: number of records.
+        size: bytes.
+    """
 
     kind: str
     count: int = 0
@@ -33,7 +39,7 @@ class Series:
 
 
 def read_series(folder: Path) -> dict[str, Series]:
-    """The records of all event files in ``folder`` by tag; what belongs to none under "".
+    """Read the records of all event files in ``folder`` by tag; those without a tag under "".
 
     Raises:
         DataError: if there is no event file.
@@ -56,17 +62,17 @@ Length = tuple[int, int, int]  # epochs, steps, and steps between scalars
 
 
 def project(series: dict[str, Series], short: Length, long: Length) -> Counter[str]:
-    """Bytes by kind of a training of length ``long``, from the records of one of length ``short``.
+    """Project the bytes by kind of a training of length ``long`` from the records of one of length ``short``.
 
-    Histograms come once an epoch and once before; pictures and texts a fixed number of times; scalars either once an
-    epoch or every so many steps, and those that came no oftener than epochs are taken for the former.
+    Histograms are written once before training and once an epoch, figures and texts a fixed number of times. Scalars
+    are written once an epoch or every few steps; those with at most one record an epoch count as the former.
     """
-    looks, long_looks = (math.ceil(steps / every) + 1 for _, steps, every in (short, long))
+    records, long_records = (math.ceil(steps / every) + 1 for _, steps, every in (short, long))
     factors = {"histograms": (long[0] + 1) / (short[0] + 1), "pictures": 1.0, "texts": 1.0}
     sizes: Counter[str] = Counter()
     for one in series.values():
         if one.kind == "scalars":
-            factor = long[0] / short[0] if one.count <= short[0] else long_looks / looks
+            factor = long[0] / short[0] if one.count <= short[0] else long_records / records
         else:
             factor = factors[one.kind]
         sizes[one.kind] += math.ceil(one.size * factor)
@@ -74,6 +80,7 @@ def project(series: dict[str, Series], short: Length, long: Length) -> Counter[s
 
 
 def main() -> None:
+    """Print the measured and the projected sizes of a run given on the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("run", type=Path, help="folder of a finished run")
     parser.add_argument("--epochs", type=int, default=200)

@@ -1,1 +1,1 @@
-"""Experiments with embeddings: STS, retrieval and the speed of whitening."""
+"""Commands of ``ortho-whiten``: fit and apply from files, the STS experiment, retrieval and the benchmark of speed."""

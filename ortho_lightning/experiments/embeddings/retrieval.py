@@ -1,4 +1,4 @@
-"""What cutting dimensions costs and saves in a faiss index: recall, speed and size at several widths."""
+"""Retrieval with a faiss index at several widths: recall, speed and size."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib.util
 import logging
 import statistics
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from ortho_lightning.data.stsb import STSEmbeddings
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.files import whole_file, write_csv, write_json
 from ortho_lightning.nn import Whitening
-from ortho_lightning.nn.rows import moments_of
+from ortho_lightning.nn.vectors import moments_of
 from ortho_lightning.tables import markdown_table
 
 _NEIGHBOURS = 10
@@ -29,48 +30,79 @@ fitted on the former. Recall@10: share of the 10 nearest by the raw vectors that
 index, whitening included, median of 7 runs in turn."""
 
 
-def require() -> None:
-    """Refuse to begin without faiss."""
+@dataclass(frozen=True)
+class IndexQuality:
+    """Measurements of one index.
+
+    Attributes:
+        encoder: its name.
+        beta: of the whitening; None for raw vectors.
+        gamma: of the whitening; None for raw vectors.
+        n_components: width of the index.
+        recall_at_10: share of the 10 nearest by the raw vectors that are found.
+        queries_per_second: the whole index, whitening included.
+        bytes_per_vector: size of a stored vector.
+    """
+
+    encoder: str
+    beta: float | None
+    gamma: float | None
+    n_components: int
+    recall_at_10: float
+    queries_per_second: float
+    bytes_per_vector: int
+
+
+_Key = tuple[float | None, float | None, int]  # beta, gamma and k of an index
+
+
+def require_faiss() -> None:
+    """Raise if faiss is not installed.
+
+    Raises:
+        ConfigurationError: naming the extra to install.
+    """
     if importlib.util.find_spec("faiss") is None:
         raise ConfigurationError("retrieval=true needs faiss: pip install 'ortho-lightning[faiss]'")
 
 
-def run(config: DictConfig) -> str:
-    """Measure every encoder, and write ``retrieval.json``, ``.csv`` and ``.md`` under ``config.run_dir``."""
+def measure_retrieval(config: DictConfig) -> str:
+    """Measure every encoder; write ``retrieval.json``, ``.csv`` and ``.md`` in ``config.run_dir``; return the table."""
     data: STSEmbeddings = instantiate(config.data)
-    settings = dict.fromkeys([(0.0, 0.0), (float(config.beta), float(config.gamma))])
-    rows = []
+    exponents = dict.fromkeys([(0.0, 0.0), (float(config.beta), float(config.gamma))])
+    found: list[IndexQuality] = []
     for encoder in data.encoders:
         stored = _distinct(data, encoder, ("train", "dev"))
         queries = _distinct(data, encoder, ("test",))
-        rows += _measure(encoder, stored, queries, list(settings), list(config.retrieval_widths))
+        found += _measure(encoder, stored, queries, list(exponents), list(config.retrieval_widths))
+    rows = [asdict(each) for each in found]
     folder = Path(config.run_dir)
     write_json(folder / "retrieval.json", rows)
     write_csv(folder / "retrieval.csv", rows)
     with whole_file(folder / "retrieval.md") as path:
-        path.write_text(f"{_table(rows)}\n\n{LEGEND}\n")
-    return _table(rows)
+        path.write_text(f"{_table(found)}\n\n{LEGEND}\n")
+    return _table(found)
 
 
 def _distinct(data: STSEmbeddings, encoder: str, splits: tuple[str, ...]) -> np.ndarray:
-    # not numpy.unique, which compares rows number by number and takes half a minute
-    rows = {row.tobytes(): row for part in data.sentences(encoder, splits) for row in part}
-    return np.stack(list(rows.values())).astype(np.float32)
+    # not numpy.unique, which compares vectors number by number and takes half a minute
+    vectors = {vector.tobytes(): vector for part in data.sentences(encoder, splits) for vector in part}
+    return np.stack(list(vectors.values())).astype(np.float32)
 
 
 def _measure(
-    encoder: str, stored: np.ndarray, queries: np.ndarray, settings: list[tuple[float, float]], widths: list[int]
-) -> list[dict[str, Any]]:
+    encoder: str, stored: np.ndarray, queries: np.ndarray, exponents: list[tuple[float, float]], widths: list[int]
+) -> list[IndexQuality]:
     d = stored.shape[1]
     moments = moments_of(stored)
     raw = _index(None, d)
     raw.add(stored)
-    indexes: dict[tuple[Any, ...], Any] = {(None, None, d): raw}
-    for beta, gamma in settings:
+    indexes: dict[_Key, Any] = {(None, None, d): raw}
+    for beta, gamma in exponents:
         for k in (min(width, d) for width in widths):
             indexes[beta, gamma, k] = _index(Whitening.from_moments(moments, k, beta, gamma), k)
             indexes[beta, gamma, k].add(stored)
-    times: dict[tuple[Any, ...], list[float]] = {key: [] for key in indexes}
+    times: dict[_Key, list[float]] = {key: [] for key in indexes}
     found = {}
     for _ in range(_REPEATS):
         for key, index in indexes.items():
@@ -79,21 +111,21 @@ def _measure(
             times[key].append(time.perf_counter() - began)
     truth = found[None, None, d]
     return [
-        {
-            "encoder": encoder,
-            "beta": beta,
-            "gamma": gamma,
-            "n_components": k,
-            "recall_at_10": _recall(found[beta, gamma, k], truth),
-            "queries_per_second": len(queries) / statistics.median(times[beta, gamma, k]),
-            "bytes_per_vector": index.sa_code_size(),
-        }
+        IndexQuality(
+            encoder=encoder,
+            beta=beta,
+            gamma=gamma,
+            n_components=k,
+            recall_at_10=_recall(found[beta, gamma, k], truth),
+            queries_per_second=len(queries) / statistics.median(times[beta, gamma, k]),
+            bytes_per_vector=index.sa_code_size(),
+        )
         for (beta, gamma, k), index in indexes.items()
     ]
 
 
 def _index(whitening: Whitening | None, k: int) -> Any:
-    logging.getLogger("faiss").setLevel(logging.WARNING)  # it reports each build of itself that it looks for
+    logging.getLogger("faiss").setLevel(logging.WARNING)  # it logs every build of the library that it tries to load
     import faiss
 
     from ortho_lightning.integrations.faiss import to_faiss
@@ -110,14 +142,14 @@ def _recall(found: np.ndarray, truth: np.ndarray) -> float:
     )
 
 
-def _table(rows: list[dict[str, Any]]) -> str:
+def _table(found: list[IndexQuality]) -> str:
     lines = [["encoder", "beta", "gamma", "k", "recall@10 (%)", "queries/s", "bytes a vector"]]
-    for row in rows:
-        setting = ["raw", ""] if row["beta"] is None else [f"{row['beta']:g}", f"{row['gamma']:g}"]
+    for each in found:
+        exponents = ["raw", ""] if each.beta is None else [f"{each.beta:g}", f"{each.gamma:g}"]
         lines.append(
             [
-                *(row["encoder"], *setting, str(row["n_components"]), f"{100 * row['recall_at_10']:.1f}"),
-                *(f"{row['queries_per_second']:.0f}", str(row["bytes_per_vector"])),
+                *(each.encoder, *exponents, str(each.n_components), f"{100 * each.recall_at_10:.1f}"),
+                *(f"{each.queries_per_second:.0f}", str(each.bytes_per_vector)),
             ]
         )
     return markdown_table(lines)

@@ -1,8 +1,9 @@
-"""The table of the article on the STS benchmark: raw, whitened, whitened and cut; then tuned on dev."""
+"""The STS experiment of ``ortho-whiten``: raw vectors, whitened, whitened and truncated, and tuned on dev."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ from omegaconf import DictConfig
 
 from ortho_lightning.data.stsb import Pairs, STSEmbeddings
 from ortho_lightning.errors import ConfigurationError, DataError
-from ortho_lightning.experiments.embeddings.figures import save_spectrum_picture
+from ortho_lightning.experiments.common.provenance import save_provenance
 from ortho_lightning.files import whole_file, write_csv, write_json
 from ortho_lightning.functional import Moments
 from ortho_lightning.nn import Whitening
-from ortho_lightning.nn.rows import moments_of
+from ortho_lightning.nn.hyperparameters import Hyperparameters
+from ortho_lightning.nn.vectors import moments_of
+from ortho_lightning.plots.whitening import save_spectrum_figure
 from ortho_lightning.search import SearchResult, raw_score, score_pairs, search
 from ortho_lightning.tables import markdown_table
 
@@ -24,104 +27,142 @@ Spearman x 100 between cosine and score on the test pairs. Fitted on the sentenc
 tuned: beta, gamma and k chosen on the dev pairs alone."""
 
 
-def run(config: DictConfig) -> dict[str, Any]:
-    """Make the table for every encoder of ``config.data``; everything goes under ``config.run_dir``."""
+@dataclass(frozen=True)
+class EncoderScores:
+    """Spearman's correlations, times 100, of one encoder's test pairs with one choice of hyper-parameters.
+
+    Attributes:
+        encoder: its name.
+        chosen: "by hand" or "on dev".
+        beta: of the whitening.
+        gamma: of the whitening.
+        n_components: k of the truncated vectors.
+        raw: without whitening.
+        whitened: with all components.
+        whitened_and_cut: with the first k components.
+        dev: on the dev pairs, if chosen there.
+    """
+
+    encoder: str
+    chosen: str
+    beta: float
+    gamma: float
+    n_components: int
+    raw: float
+    whitened: float
+    whitened_and_cut: float
+    dev: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields for a file, without those that are None."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+def run_experiment(config: DictConfig) -> None:
+    """Print the table of every encoder in ``config.data``, with retrieval if asked for; write ``config.run_dir``."""
     folder = Path(config.run_dir)
+    save_provenance(config, folder)
+    if config.retrieval:
+        from ortho_lightning.experiments.embeddings import retrieval
+
+        retrieval.require_faiss()
+    scores = _scores_of_all(config, folder)
+    print(f"\n{table(scores)}\n\n{LEGEND}")
+    if config.retrieval:
+        print(f"\n{retrieval.measure_retrieval(config)}\n\n{retrieval.LEGEND}")
+    print(f"\nFigures, whitenings and all numbers in {config.run_dir}")
+
+
+def _scores_of_all(config: DictConfig, folder: Path) -> list[EncoderScores]:
     data: STSEmbeddings = instantiate(config.data)
-    settings = [(float(beta), float(gamma), int(config.cut)) for beta, gamma in config.settings]
-    asked = (float(config.beta), float(config.gamma), int(config.n_components or config.cut))
     for encoder, splits in data.encoders.items():
-        if config.n_components is not None and config.n_components > splits["dev"].a.shape[1]:
-            raise ConfigurationError(
-                f"n_components={config.n_components}: the vectors of {encoder} have {splits['dev'].a.shape[1]} numbers"
-            )
-    rows: list[dict[str, Any]] = []
-    moments = {}
+        d = splits["dev"].a.shape[1]
+        if config.n_components is not None and config.n_components > d:
+            raise ConfigurationError(f"n_components={config.n_components}: the vectors of {encoder} have {d} numbers")
+    scores: list[EncoderScores] = []
+    moments: dict[str, Moments] = {}
     for encoder, splits in data.encoders.items():
-        try:
-            moments[encoder] = moments_of(data.sentences(encoder))
-            found = search(
-                *_arrays(splits["dev"]),
-                list(config.search.betas),
-                list(config.search.gammas),
-                None if config.search.components is None else list(config.search.components),
-                moments=moments[encoder],
-                progress=config.progress,
-            )
-            rows += _settings_of(encoder, list(dict.fromkeys([*settings, asked])), moments[encoder], splits["test"])
-            rows.append(_tuned(encoder, found, splits["test"]))
-        except ConfigurationError:
-            raise
-        except ValueError as error:
-            raise DataError(f"{encoder}: {error}") from error
-        write_csv(folder / f"{encoder}-search.csv", found.table())
-        found.save_picture(folder / f"{encoder}-search.png", f"{encoder}, dev pairs")
-        found.whitening().save(folder / f"{encoder}-tuned.safetensors")
-        Whitening.from_moments(moments[encoder], config.n_components, *asked[:2]).save(
-            folder / f"{encoder}.safetensors"
-        )
-    save_spectrum_picture(folder / "spectrum.png", moments)
-    results = {"rows": rows}
-    write_json(folder / "results.json", results)
+        moments[encoder] = _moments(data, encoder)
+        found = _search(config, splits["dev"], moments[encoder])
+        for choice in _chosen_by_hand(config):
+            scores.append(_score(encoder, choice, moments[encoder], splits["test"]))
+        scores.append(_tuned(encoder, found, splits["test"]))
+        _write_encoder(config, folder, encoder, found)
+    save_spectrum_figure(folder / "spectrum.png", moments)
+    rows = [each.to_json() for each in scores]
+    write_json(folder / "results.json", {"rows": rows})
     write_csv(folder / "results.csv", rows)
     with whole_file(folder / "results.md") as path:
-        path.write_text(f"{table(rows)}\n\n{LEGEND}\n")
-    return results
+        path.write_text(f"{table(scores)}\n\n{LEGEND}\n")
+    return scores
+
+
+def _moments(data: STSEmbeddings, encoder: str) -> Moments:
+    try:
+        return moments_of(data.sentences(encoder))
+    except ValueError as error:
+        raise DataError(f"{encoder}: {error}") from error
+
+
+def _chosen_by_hand(config: DictConfig) -> list[Hyperparameters]:
+    cut = int(config.cut)
+    listed = [Hyperparameters(cut, float(beta), float(gamma)) for beta, gamma in config.settings]
+    asked = Hyperparameters(int(config.n_components or cut), float(config.beta), float(config.gamma))
+    return list(dict.fromkeys([*listed, asked]))
+
+
+def _search(config: DictConfig, dev: Pairs, moments: Moments) -> SearchResult:
+    components = config.search.components
+    return search(
+        *_arrays(dev),
+        list(config.search.betas),
+        list(config.search.gammas),
+        None if components is None else list(components),
+        moments=moments,
+        progress=config.progress,
+    )
+
+
+def _write_encoder(config: DictConfig, folder: Path, encoder: str, found: SearchResult) -> None:
+    write_csv(folder / f"{encoder}-search.csv", found.table())
+    found.save_picture(folder / f"{encoder}-search.png", f"{encoder}, dev pairs")
+    found.whitening().save(folder / f"{encoder}-tuned.safetensors")
+    asked = Whitening.from_moments(found.moments, config.n_components, float(config.beta), float(config.gamma))
+    asked.save(folder / f"{encoder}.safetensors")
 
 
 def _arrays(pairs: Pairs) -> tuple[Any, Any, Any]:
     return pairs.a, pairs.b, pairs.score
 
 
-def _settings_of(
-    encoder: str, settings: Sequence[tuple[float, float, int]], moments: Moments, test: Pairs
-) -> list[dict[str, Any]]:
+def _score(encoder: str, choice: Hyperparameters, moments: Moments, test: Pairs) -> EncoderScores:
+    k = min(choice.n_components or moments.d, moments.d)
+    whitened, truncated = (
+        100 * score_pairs(*_arrays(test), moments, choice.beta, choice.gamma, width) for width in (moments.d, k)
+    )
     raw = 100 * raw_score(*_arrays(test))
-    rows = []
-    for beta, gamma, cut in settings:
-        whitened, cut_short = (
-            100 * score_pairs(*_arrays(test), moments, beta, gamma, k) for k in (moments.d, min(cut, moments.d))
-        )
-        rows.append(
-            {
-                "encoder": encoder,
-                "chosen": "by hand",
-                "beta": beta,
-                "gamma": gamma,
-                "n_components": min(cut, moments.d),
-                "raw": raw,
-                "whitened": whitened,
-                "whitened_and_cut": cut_short,
-            }
-        )
-    return rows
+    return EncoderScores(encoder, "by hand", choice.beta, choice.gamma, k, raw, whitened, truncated)
 
 
-def _tuned(encoder: str, found: SearchResult, test: Pairs) -> dict[str, Any]:
+def _tuned(encoder: str, found: SearchResult, test: Pairs) -> EncoderScores:
     best = found.report(*_arrays(test))
-    full = score_pairs(*_arrays(test), found.moments, best.beta, best.gamma)
-    return {
-        "encoder": encoder,
-        "chosen": "on dev",
-        "beta": best.beta,
-        "gamma": best.gamma,
-        "n_components": best.n_components,
-        "raw": 100 * raw_score(*_arrays(test)),
-        "whitened": 100 * full,
-        "whitened_and_cut": 100 * best.spearman,
-        "dev": 100 * found.best.spearman,
-    }
+    return EncoderScores(
+        encoder=encoder,
+        chosen="on dev",
+        beta=best.beta,
+        gamma=best.gamma,
+        n_components=best.n_components,
+        raw=100 * raw_score(*_arrays(test)),
+        whitened=100 * score_pairs(*_arrays(test), found.moments, best.beta, best.gamma),
+        whitened_and_cut=100 * best.spearman,
+        dev=100 * found.best.spearman,
+    )
 
 
-def table(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows as Markdown: a raw, b whitened, c whitened and cut."""
+def table(scores: Sequence[EncoderScores]) -> str:
+    """Return the scores as a Markdown table: a raw, b whitened, c whitened and truncated."""
     lines = [["encoder", "chosen", "beta", "gamma", "a: raw", "b: whitened", "c: cut to k", "k"]]
-    for row in rows:
-        figures = [f"{row[key]:.2f}" for key in ("raw", "whitened", "whitened_and_cut")]
-        lines.append(
-            [
-                *(row["encoder"], row["chosen"], f"{row['beta']:g}", f"{row['gamma']:g}"),
-                *(*figures, str(row["n_components"])),
-            ]
-        )
+    for each in scores:
+        values = [f"{value:.2f}" for value in (each.raw, each.whitened, each.whitened_and_cut)]
+        lines.append([each.encoder, each.chosen, f"{each.beta:g}", f"{each.gamma:g}", *values, str(each.n_components)])
     return markdown_table(lines)

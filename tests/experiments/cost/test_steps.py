@@ -1,4 +1,4 @@
-"""The benchmark measures what it says: rivals compute their formulas, and peaks count what a step holds."""
+"""Baselines compute their formulas, and peaks count the memory that a step holds."""
 
 import pytest
 import torch
@@ -6,8 +6,11 @@ from torch import nn
 
 from ortho_lightning import functional as OF
 from ortho_lightning.errors import ConfigurationError
-from ortho_lightning.experiments.cost.baselines import RIVALS
-from ortho_lightning.experiments.cost.steps import ARMS, NETWORKS, Case, compared, measure, named_arm, unreached
+from ortho_lightning.experiments.cost.arms import ARMS, named_arm
+from ortho_lightning.experiments.cost.baselines import BASELINES
+from ortho_lightning.experiments.cost.cases import Case
+from ortho_lightning.experiments.cost.networks import NETWORKS, compared, unreached
+from ortho_lightning.experiments.cost.steps import measure
 from ortho_lightning.layers.filters import layer_filters
 from ortho_lightning.layers.selection import select_layers
 from ortho_lightning.regularizers import LSH
@@ -23,7 +26,7 @@ def network():
 def test_the_recipe_is_the_penalty_of_all_rows():
     net, x = network(), torch.randn(4, 3, 8, 8)
     hidden = net[0](x)
-    penalty = RIVALS["recipe"](select_layers(net))
+    penalty = BASELINES["recipe"](select_layers(net))
     net(x)
     last = nn.functional.conv2d(net[2](net[1](hidden)), net[3].weight)
     rows = [z.movedim(1, -1).flatten(0, -2) for z in (hidden, last)]
@@ -36,13 +39,13 @@ def test_the_recipe_is_the_penalty_of_all_rows():
     torch.testing.assert_close(penalty(), expected, rtol=1e-4, atol=0)
 
 
-@pytest.mark.parametrize("rival", ["gram_by_hand", "ocnn"])
-def test_rivals_on_the_weights_are_zero_for_orthogonal_filters_and_not_for_others(rival):
+@pytest.mark.parametrize("baseline", ["gram_by_hand", "ocnn"])
+def test_baselines_on_the_weights_are_zero_for_orthogonal_filters_and_not_for_others(baseline):
     net = nn.Sequential(nn.Conv2d(9, 4, 1, bias=False), nn.Linear(9, 4, bias=False))
     with torch.no_grad():
         net[0].weight.copy_(torch.eye(4, 9)[:, :, None, None])
         net[1].weight.copy_(torch.eye(4, 9))
-    penalty = RIVALS[rival](select_layers(net))
+    penalty = BASELINES[baseline](select_layers(net))
     assert penalty().item() == 0
     with torch.no_grad():
         net[0].weight[0] = net[0].weight[1]
@@ -53,14 +56,14 @@ def test_gram_by_hand_is_the_gram_penalty_and_srip_stays_below_it():
     net = network()
     layers = select_layers(net)
     expected = sum(OF.gram_penalty(layer_filters(layer)) for layer in layers.values())
-    torch.testing.assert_close(RIVALS["gram_by_hand"](layers)(), expected)
-    assert 0 < RIVALS["srip"](layers)() <= expected
+    torch.testing.assert_close(BASELINES["gram_by_hand"](layers)(), expected)
+    assert 0 < BASELINES["srip"](layers)() <= expected
 
 
 def test_the_orthogonal_parametrization_makes_orthogonal_filters():
     net = network()
     layers = select_layers(net)
-    RIVALS["orthogonal"](layers)
+    BASELINES["orthogonal"](layers)
     for layer in layers.values():
         assert OF.gram_penalty(layer_filters(layer)).item() < 1e-8
     net(torch.randn(2, 3, 8, 8)).sum().backward()
@@ -113,11 +116,11 @@ def test_networks_are_compared_on_layers_that_run(name):
         assert len(layers) == 20
 
 
-def test_rows_are_ratios_to_the_arm_without_penalty():
-    rows = measure(Case("small_cnn", 4, 32, 1), ["none", "gram"], rounds=2, steps=1, options=CPU)
-    assert [row.arm for row in rows] == ["none", "gram"]
-    assert rows[0].ratio == rows[0].peak_ratio == 1
-    assert rows[1].peak_ratio > 1
+def test_costs_are_ratios_to_the_arm_without_penalty():
+    costs = measure(Case("small_cnn", 4, 32, 1), ["none", "gram"], rounds=2, steps=1, options=CPU)
+    assert [cost.arm for cost in costs] == ["none", "gram"]
+    assert costs[0].ratio == costs[0].peak_ratio == 1
+    assert costs[1].peak_ratio > 1
 
 
 @pytest.mark.parametrize(
@@ -128,7 +131,7 @@ def test_rows_are_ratios_to_the_arm_without_penalty():
         (Case("vit", 1, 30, 1), "resolutions=30"),
     ],
 )
-def test_cases_that_cannot_be_made_are_refused(case, message):
+def test_cases_that_cannot_be_made_are_rejected(case, message):
     with pytest.raises(ConfigurationError, match=message):
         case.check()
 

@@ -1,4 +1,4 @@
-"""The size of a long training's event files, foretold from a short one's."""
+"""The size of a long training's event files, projected from a short one's."""
 
 import re
 
@@ -39,6 +39,6 @@ def test_a_short_run_tells_how_large_the_logs_of_a_long_one_will_be(tmp_path, ca
     assert re.search(rf"\| all +\| [\d.]+ +\| {projected.total() / 1e6:.2f} +\|", capsys.readouterr().out)
 
 
-def test_a_folder_without_event_files_is_refused(tmp_path):
+def test_a_folder_without_event_files_is_rejected(tmp_path):
     with pytest.raises(DataError, match="no event files"):
         volume.read_series(tmp_path)

@@ -1,0 +1,1 @@
+"""Parts of WhiteningCallback: sources of vectors, their moments, checkpoints and logged values."""
