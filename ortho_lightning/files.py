@@ -40,3 +40,9 @@ def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         writer = csv.DictWriter(file, keys)
         writer.writeheader()
         writer.writerows(rows)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text whole or not at all: UTF-8, and the same bytes on every system."""
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
