@@ -1,1 +1,1 @@
-"""The bodies of the scripts."""
+"""Experiments: an entry point for each command, and the parts that they share."""

@@ -1,4 +1,4 @@
-"""Made-up runs of a comparison, with angles of real kernels, for what is computed and shown of them."""
+"""Synthetic runs of a comparison, as their ``results.json`` holds them, with angles of real kernels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ import numpy as np
 import torch
 
 from ortho_lightning import functional as OF
+from ortho_lightning.experiments.common.records import RunRecord
 from ortho_lightning.experiments.comparison.statistics import summarize
+from ortho_lightning.experiments.comparison.step_costs import StepCost
+from ortho_lightning.experiments.report.comparison import Comparison, ComparisonSettings
 
 ARMS = ("none", "gram", "lsh")
 # how far the filters of an arm lean towards three common directions, and its gain in accuracy
@@ -81,24 +84,28 @@ def run(arm: str, seed: int, epochs: int = 10, shapes=_SHAPES, robust: bool = Tr
     }  # fmt: skip
 
 
+def records(runs):
+    """The runs as the package reads them."""
+    return [RunRecord.from_json(one) for one in runs]
+
+
 def comparison(runs, costs=None, **options):
-    """The content of a comparison's ``results.json``."""
-    return {
-        "settings": {
-            "experiment": "cifar10", "command": "python scripts/compare.py experiment=cifar10 'seeds=[0,1,2]'",
-            "regularizers": list(dict.fromkeys(one["regularizer"] for one in runs)),
-            "seeds": list(dict.fromkeys(one["seed"] for one in runs)), "confidence": 0.95, "target": None,
-            "commits": ["0123456789abcdef0123456789abcdef01234567"],
-            "machine": {"processor": "a processor", "cores": 2, "gpu": None, "torch": "2.9.0"},
-        },
-        "runs": runs, "summary": summarize(runs, **options), "costs": costs or {},
-    }  # fmt: skip
+    """A comparison of these runs."""
+    settings = ComparisonSettings(
+        experiment="cifar10",
+        command="python scripts/compare.py experiment=cifar10 'seeds=[0,1,2]'",
+        regularizers=list(dict.fromkeys(one["regularizer"] for one in runs)),
+        seeds=list(dict.fromkeys(one["seed"] for one in runs)),
+        commits=["0123456789abcdef0123456789abcdef01234567"],
+        machine={"processor": "a processor", "cores": 2, "gpu": None, "torch": "2.9.0"},
+    )
+    return Comparison(settings, records(runs), summarize(records(runs), **options), costs or {})
 
 
 def full():
     """Three arms times eight seeds, with costs and one failed run."""
     runs = [run(arm, seed) for seed in range(8) for arm in ARMS]
     runs[4] = {"regularizer": "gram", "seed": 1, "failure": "exit status 1: MemoryError: <script>alert('no')</script>"}
-    costs = {arm: {"step_ms": 10.0 + i, "ratio": 1 + i / 10, "peak_mb": 900.0 + 40 * i, "peak_ratio": 1 + i / 20}
+    costs = {arm: StepCost(step_ms=10.0 + i, ratio=1 + i / 10, peak_mb=900.0 + 40 * i, peak_ratio=1 + i / 20)
              for i, arm in enumerate(ARMS)}  # fmt: skip
     return comparison(runs, costs)

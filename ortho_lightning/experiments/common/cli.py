@@ -1,4 +1,4 @@
-"""What every command needs: where the configuration lies, and errors that speak to a user."""
+"""The folder of the configuration, and error messages for users; shared by every command."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ T = TypeVar("T")
 
 
 def conf_dir() -> str:
-    """The folder of the configuration: inside the package when it comes from a wheel, beside it in a checkout."""
+    """Return the folder of the configuration: inside the package in a wheel, beside it in a checkout.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
     package = Path(__file__).resolve().parents[2]
     for folder in (package / "conf", package.parent / "conf"):
         if (folder / "train.yaml").is_file():
@@ -30,7 +34,7 @@ def conf_dir() -> str:
 
 
 def short_hash(text: Any) -> str:
-    """Eight characters that stand for a command line: the same comparison finds its folder again."""
+    """Return eight characters for a command line: the same comparison finds its folder again."""
     return hashlib.sha256(str(text).encode()).hexdigest()[:8]
 
 
@@ -39,7 +43,7 @@ OmegaConf.register_new_resolver("short_hash", short_hash, replace=True)
 
 
 def _plain(error: Exception) -> str:
-    """Hydra wraps what a constructor refuses; what counts is the reason and the part of the configuration."""
+    """The reason and the part of the configuration, without what Hydra wraps around a constructor's error."""
     if isinstance(error, InstantiationException) and isinstance(error.__cause__, ValueError):
         place = str(error).rpartition("full_key: ")[2]
         return f"{error.__cause__} (while making {place})"
@@ -47,7 +51,7 @@ def _plain(error: Exception) -> str:
 
 
 def plain_errors(task: Callable[[DictConfig], T]) -> Callable[[DictConfig], T]:
-    """End with one line for what a user can mend; HYDRA_FULL_ERROR=1 shows where it came from."""
+    """Make a task end with one line for an error that a user can correct; HYDRA_FULL_ERROR=1 shows the stack."""
 
     @functools.wraps(task)
     def wrapper(config: DictConfig) -> T:

@@ -1,4 +1,4 @@
-"""How long training steps take."""
+"""Times of training steps."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from pytorch_lightning import Callback
 class StepClock(Callback):
     """Times the first training steps, from the moment a batch is there until its optimizer step is done.
 
-    On a GPU by events, which make nothing wait.
+    On a GPU it uses events, which make nothing wait.
 
     Args:
-        left_out: the first steps, which allocate memory and choose kernels.
+        left_out: number of first steps that do not count: they allocate memory and choose kernels.
     """
 
     _AT_MOST = 500
@@ -27,19 +27,21 @@ class StepClock(Callback):
         self._began: Any = None
 
     def on_train_batch_start(self, trainer: Any, *args: Any) -> None:
+        """Start timing a step."""
         self._began = self._mark(trainer) if len(self._marks) < self._AT_MOST else None
 
     def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
+        """Stop timing the step."""
         if self._began is not None:
             self._marks.append((self._began, self._mark(trainer)))
 
     def median_ms(self) -> float | None:
-        """Median time of a step in milliseconds, or None if none was timed."""
+        """Return the median time of a step in milliseconds, or None if none was timed."""
         times = self.times()
         return 1000 * statistics.median(times) if times else None
 
     def times(self) -> list[float]:
-        """Seconds of each step but the first ones; of all where there were no more."""
+        """Return the seconds of each step but the first ones; of all where there were no more."""
         return [self._between(*pair) for pair in self._marks[self._left_out :] or self._marks]
 
     @staticmethod

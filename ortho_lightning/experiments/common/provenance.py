@@ -1,4 +1,4 @@
-"""What is kept beside the logs so that a number can be traced: the configuration, the commit and the versions."""
+"""The provenance of a number: configuration, commit, versions and machine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from ortho_lightning.files import whole_file, write_json
+from ortho_lightning.files import write_json, write_text
 
 _PACKAGES = (
     "ortho-lightning",
@@ -31,13 +31,12 @@ _PACKAGES = (
 
 def save_provenance(config: DictConfig, folder: Path) -> None:
     """Write ``config.yaml`` (resolved) and ``versions.json`` into ``folder``."""
-    with whole_file(folder / "config.yaml") as path:
-        path.write_text(OmegaConf.to_yaml(config, resolve=True))
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
     write_json(folder / "versions.json", {"git": git_commit(), "python": platform.python_version(), **versions()})
 
 
 def git_commit() -> str | None:
-    """The commit of the checkout that the package runs from, with "+changes" if it was edited; None outside of one."""
+    """Return the commit of the package's checkout, with "+changes" if it was edited; None outside of a checkout."""
     package = Path(__file__).resolve().parents[2]
     try:
         top = subprocess.run(
@@ -57,7 +56,7 @@ def git_commit() -> str | None:
 
 
 def machine() -> dict[str, Any]:
-    """What the numbers were measured on."""
+    """Describe the machine that the numbers were measured on."""
     found: dict[str, Any] = {
         "architecture": platform.machine(),
         "capability": torch.backends.cpu.get_cpu_capability(),
@@ -70,12 +69,12 @@ def machine() -> dict[str, Any]:
 
 
 def command_line(overrides: Sequence[str]) -> str:
-    """The command that made a comparison, as a shell takes it."""
+    """Return the command that made a comparison, as a shell takes it."""
     return shlex.join(["python", "scripts/compare.py", *overrides])
 
 
 def versions() -> dict[str, str | None]:
-    """Versions of the packages that a number depends on; None for one that is not installed."""
+    """Return the versions of the packages that a number depends on; None for one that is not installed."""
     found: dict[str, str | None] = {}
     for name in _PACKAGES:
         try:

@@ -1,4 +1,4 @@
-"""What a step of each arm of a comparison costs, measured in one process that trains the arms in turns."""
+"""Time and memory of a step of each arm of a comparison, measured in one process that trains the arms in turns."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from pytorch_lightning import seed_everything
 
 from ortho_lightning.experiments.common.cli import conf_dir, plain_errors
 from ortho_lightning.experiments.common.provenance import machine
-from ortho_lightning.experiments.comparison.gather import COSTS
 from ortho_lightning.experiments.comparison.plan import BASELINE, plan
 from ortho_lightning.experiments.comparison.runs import Run
+from ortho_lightning.experiments.comparison.step_costs import COSTS
 from ortho_lightning.experiments.cost.steps import Arm, Cost, alternate
 from ortho_lightning.files import write_json
 
@@ -32,7 +32,7 @@ _SILENT = {  # logging is a matter of every 50th step
 
 
 def measure(config: DictConfig, overrides: Sequence[str]) -> dict[str, Cost]:
-    """The cost of every arm on the first training batch, over that of ``none``, or of the first arm."""
+    """Measure the cost of every arm on the first training batch, and its ratio to that of ``none`` or the first arm."""
     runs: dict[str, Run] = {}
     for run in plan(config, overrides, Path(config.run_dir)):
         runs.setdefault(run.arm, run)
@@ -56,6 +56,7 @@ def _arm(name: str, config: DictConfig) -> Arm:
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="compare")
 @plain_errors
 def main(config: DictConfig) -> None:
+    """Measure the costs and write them into ``config.run_dir``."""
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="pytorch_lightning")
     found = measure(config, list(HydraConfig.get().overrides.task))

@@ -8,58 +8,74 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 from scipy import optimize, stats
 
 FEWEST = 3
-"""Values that an interval, and a test, need here: two would give intervals some ten times their own spread wide."""
+"""Values that an interval, and a test, need here: two would give one some ten times as wide as their distance."""
 
 # Values that differ by less than this share of their size differ by rounding alone.
 _ROUNDING = 1e-12
 
 
-def describe(values: Sequence[float], confidence: float, scale: float | None = None) -> dict[str, Any]:
-    """Number, mean, standard deviation (n - 1) and Student's t interval of the mean.
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds and what is known about it.
 
-    ``std`` needs two values, ``low`` and ``high`` need :data:`FEWEST`; with fewer they are None. So they are where all
-    values are equal: no spread was seen to make an interval from, which is not the same as none being there.
+    Args:
+        n: number of values.
+        mean: None for no value.
+        std: standard deviation (n - 1); None for fewer than two values.
+        low: end of Student's t interval of the mean. None for fewer than :data:`FEWEST` values, and where all are
+            equal: no deviation was seen to make an interval from, which does not say that there is none.
+        high: the other end.
+    """
+
+    n: int
+    mean: float | None = None
+    std: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+def describe(values: Sequence[float], confidence: float, scale: float | None = None) -> Estimate:
+    """Return number, mean, standard deviation and interval of the mean.
 
     Args:
         values: finite numbers, any number of them.
         confidence: of the interval, in (0, 1).
-        scale: size of the numbers that the values were computed from, against which rounding is told from spread; None:
+        scale: size of the numbers that the values were computed from, which tells a deviation from rounding; None:
             that of the values.
     """
     n = len(values)
-    figure: dict[str, Any] = {"n": n, "mean": None, "std": None, "low": None, "high": None}
     if n == 0:
-        return figure
-    figure["mean"] = statistics.fmean(values)
-    if n >= 2:
-        std = statistics.stdev(values)
-        size = max(map(abs, values)) if scale is None else scale
-        figure["std"] = 0.0 if std <= _ROUNDING * size else std
-    if n >= FEWEST and figure["std"]:
-        figure["low"], figure["high"] = mean_interval(figure["mean"], figure["std"], n, confidence)
-    return figure
+        return Estimate(0)
+    mean = statistics.fmean(values)
+    if n == 1:
+        return Estimate(n, mean)
+    std = statistics.stdev(values)
+    size = max(map(abs, values)) if scale is None else scale
+    if std <= _ROUNDING * size:
+        return Estimate(n, mean, 0.0)
+    return Estimate(n, mean, std, *mean_interval(mean, std, n, confidence)) if n >= FEWEST else Estimate(n, mean, std)
 
 
 def mean_interval(mean: float, std: float, n: int, confidence: float) -> tuple[float, float]:
-    """Student's t interval of a mean, from the standard deviation of n values."""
+    """Return Student's t interval of a mean, from the standard deviation of n values."""
     low, high = stats.t.interval(confidence, n - 1, loc=mean, scale=std / math.sqrt(n))
     return float(low), float(high)
 
 
-def spread_interval(std: float, n: int, confidence: float) -> tuple[float, float]:
-    r"""Chi-square interval of a standard deviation: :math:`s\sqrt{(n-1)/\chi^2_{n-1}}` at both ends."""
+def std_interval(std: float, n: int, confidence: float) -> tuple[float, float]:
+    r"""Return the chi-square interval of a standard deviation: :math:`s\sqrt{(n-1)/\chi^2_{n-1}}` at both ends."""
     tail = (1 - confidence) / 2
     low, high = (std * math.sqrt((n - 1) / float(stats.chi2.isf(q, n - 1))) for q in (tail, 1 - tail))
     return low, high
 
 
-def spread_ratio_interval(std: float, n: int, other: float, other_n: int, confidence: float) -> tuple[float, float]:
-    """F interval of the ratio of two standard deviations, of ``std`` to ``other``.
+def std_ratio_interval(std: float, n: int, other: float, other_n: int, confidence: float) -> tuple[float, float]:
+    """Return the F interval of the ratio of two standard deviations, of ``std`` to ``other``.
 
     It takes the two samples for independent. Arms that share seeds are often positively correlated, and then the
     interval is wider than it needs to be.
@@ -72,12 +88,12 @@ def spread_ratio_interval(std: float, n: int, other: float, other_n: int, confid
 
 
 def paired_p(differences: Sequence[float]) -> float:
-    """Two-sided p of the paired t test, from the differences of the pairs (2 or more, not all equal)."""
+    """Return the two-sided p of the paired t test, from the differences of the pairs (2 or more, not all equal)."""
     return float(stats.ttest_1samp(differences, 0.0).pvalue)
 
 
 def holm(p_values: Sequence[float], alpha: float) -> tuple[list[float], list[float]]:
-    """Holm's corrected p values, and the level at which his procedure judges each.
+    """Return Holm's corrected p values, and the level at which his procedure judges each.
 
     With the p values from small to large (rank 0, 1, ...) the procedure compares p with ``alpha / (m - rank)`` and
     stops at the first that is not below; those after it are judged at the level where it stopped. An interval of
@@ -102,11 +118,13 @@ def holm(p_values: Sequence[float], alpha: float) -> tuple[list[float], list[flo
 
 
 def detectable_difference(std: float, n: int, alpha: float, power: float = 0.8) -> float:
-    """The true difference that a two-sided paired t test of level ``alpha`` finds with probability ``power``.
+    """Return the true difference that a two-sided paired t test of level ``alpha`` finds with probability ``power``.
 
     Args:
-        std: standard deviation of the differences, positive; the observed one stands for the true one.
+        std: standard deviation of the differences, positive; the observed one is taken for the true one.
         n: pairs, 2 or more.
+        alpha: level of the test.
+        power: probability of a finding.
     """
     threshold = float(stats.t.isf(alpha / 2, n - 1))
 

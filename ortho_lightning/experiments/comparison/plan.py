@@ -1,4 +1,4 @@
-"""Which runs a comparison is made of: arms times seeds, and each arm's own settings."""
+"""The runs of a comparison: arms times seeds, and each arm's own settings."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from ortho_lightning.experiments.comparison.runs import Run
 from ortho_lightning.experiments.training.overview import choice
 
 BASELINE = "none"
-# What tuning tries, as the grid names it, and which value of a training's configuration it is.
+# The names of the grid, and the values of a training's configuration that they stand for.
 SETTINGS = {"weight": "regularizer.weight", "weight_decay": "model.optimizer.weight_decay"}
-# What compare itself reads of its command line; the rest is every run's.
+# What compare itself reads from its command line; every run gets the rest.
 _OWN = {"seeds", "regularizers", "jobs", "costs", "target", "gather", "tune", "grid", "tuned", "regularizer", "seed"}
 
 
 def plan(config: DictConfig, overrides: Sequence[str], folder: Path) -> list[Run]:
-    """The runs in the order in which they are made: seeds outermost, so that one cut short has compared whole seeds.
+    """Return the runs in the order in which they are made.
+
+    Seeds are outermost, so that an interrupted comparison has compared whole seeds.
 
     Args:
         config: the composed configuration, with ``seeds``, ``regularizers`` and the arms' ``tuned`` settings.
@@ -41,7 +43,7 @@ def plan(config: DictConfig, overrides: Sequence[str], folder: Path) -> list[Run
 
 
 def check_overrides(config: DictConfig, overrides: Sequence[str]) -> None:
-    """Refuse overrides that a comparison would pass over.
+    """Reject overrides that a comparison would ignore.
 
     Raises:
         ConfigurationError: naming what to give instead.
@@ -58,7 +60,11 @@ def check_overrides(config: DictConfig, overrides: Sequence[str]) -> None:
 
 
 def check_arms(config: DictConfig) -> tuple[list[str], list[int]]:
-    """The arms and seeds of a configuration, each once."""
+    """Return the arms and seeds of a configuration, each once.
+
+    Raises:
+        ConfigurationError: for arms that do not exist, or nothing to compare.
+    """
     for name, kind, example in (("seeds", int, "seeds=[0,1,2]"), ("regularizers", str, "regularizers=[none,lsh]")):
         values = config[name]
         if not isinstance(values, ListConfig) or not all(type(value) is kind for value in values):
@@ -74,7 +80,7 @@ def check_arms(config: DictConfig) -> tuple[list[str], list[int]]:
 
 
 def make_run(arm: str, seed: int, folder: Path, overrides: Sequence[str], settings: Sequence[str]) -> Run:
-    """A run of an arm. What the command line says counts more than the arm's own ``settings``."""
+    """Return a run of an arm; the command line overrides the arm's own ``settings``."""
     given = {_key(text) for text in overrides}
     own = [text for text in settings if _key(text) not in given]
     shared = [
@@ -85,9 +91,9 @@ def make_run(arm: str, seed: int, folder: Path, overrides: Sequence[str], settin
 
 
 def tuned_settings(config: DictConfig) -> dict[str, list[str]]:
-    """The overrides that ``compare tune=true`` chose for each arm, as conf/tuned holds them.
+    """Return the overrides that ``compare tune=true`` chose for each arm, as conf/tuned holds them.
 
-    They hold for the model that they were chosen with: none for another one.
+    They hold for the model that they were chosen with; another one has none.
     """
     found, model = OmegaConf.select(config, "tuned.arms"), OmegaConf.select(config, "tuned.model")
     if found is None or (model is not None and model != choice(config, "model")):

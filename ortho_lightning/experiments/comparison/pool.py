@@ -1,4 +1,4 @@
-"""Making the runs of a comparison, one or several at a time, under one progress bar."""
+"""Execution of the runs of a comparison, one or several at a time, under one progress bar."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ortho_lightning.experiments.comparison.runs import Run
 
 
 def execute(runs: Sequence[Run], jobs: int) -> None:
-    """Make the runs that are not made yet, ``jobs`` at a time, under one progress bar over the epochs of all of them.
+    """Make the runs that are missing, ``jobs`` at a time, under one progress bar over all epochs.
 
     Raises:
         ConfigurationError: if a folder holds a run of another configuration, before anything runs.
@@ -62,7 +62,7 @@ def _watch(futures: dict[Future[None], Run], epochs: dict[Path, int], bar: Any) 
 
 def _outcome(run: Run) -> str:
     record = run.record()
-    if record["failure"] is not None:
-        return f"failed, {record['failure']}"
-    accuracy = record["test_accuracy"] if record["test_accuracy"] is not None else record["val_accuracy"]
+    if record.failure is not None:
+        return f"failed, {record.failure}"
+    accuracy = record.test_accuracy if record.test_accuracy is not None else record.val_accuracy
     return "done" if accuracy is None else f"{100 * accuracy:.2f}%"

@@ -1,31 +1,33 @@
-"""One run of a comparison: a training in a process and a folder of its own, done once, and resumed where it was cut."""
+"""One run of a comparison: a training in its own process and folder, done once and resumed after an interruption."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import json
-import os
 import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from hydra import compose
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from ortho_lightning.errors import ConfigurationError
-from ortho_lightning.experiments.training.resume import identity
-from ortho_lightning.files import write_json
-
-LABEL = "run.json"
-FAILURE = "failure.json"
-RESULTS = "results.json"
-UNFINISHED = "not finished"
+from ortho_lightning.experiments.common.nested import flat
+from ortho_lightning.experiments.common.records import RunRecord
+from ortho_lightning.experiments.comparison import launching
+from ortho_lightning.experiments.comparison.launching import quoted
+from ortho_lightning.experiments.comparison.locks import held
+from ortho_lightning.experiments.comparison.run_folder import (
+    FAILURE,
+    RunLabel,
+    configuration_of,
+    epochs_done,
+    is_finished,
+    record_of,
+    write_failure,
+    write_label,
+)
+from ortho_lightning.experiments.training.resume import exact_identity
 
 
 @dataclass
@@ -33,11 +35,11 @@ class Run:
     """A training of one arm with one seed.
 
     Args:
-        arm: the regularizer's name, with what is tried of it while tuning.
+        arm: the regularizer's name.
         seed: of everything random.
-        folder: where all of it goes.
+        folder: of all its files.
         overrides: of the training's configuration, regularizer and seed among them.
-        settings: those of them that are the arm's own.
+        settings: those of the overrides that are the arm's own.
         experiment: the name of what is compared.
     """
 
@@ -52,7 +54,7 @@ class Run:
     _log_began: int = field(default=0, init=False, repr=False)
 
     def config(self) -> DictConfig:
-        """The configuration of the training; only inside of one of Hydra's applications.
+        """Compose the configuration of the training; only within a Hydra application.
 
         Raises:
             ConfigurationError: for overrides that this arm does not take.
@@ -64,16 +66,15 @@ class Run:
             raise ConfigurationError(f"{self.arm}, seed {self.seed}: {reason}; every arm gets the overrides") from error
 
     def check(self, config: DictConfig) -> None:
-        """Refuse a folder that holds a run of another configuration than ``config``.
+        """Reject a folder that holds a run of another configuration than ``config``.
 
         Raises:
             ConfigurationError: naming what differs.
         """
-        saved = self.folder / "config.yaml"
-        if not saved.is_file():
+        there = configuration_of(self.folder)
+        if there is None:
             return
         wanted = flat(exact_identity(OmegaConf.to_container(config, resolve=True)))
-        there = flat(exact_identity(OmegaConf.to_container(OmegaConf.load(saved))))
         differing = [key for key in {**wanted, **there} if wanted.get(key) != there.get(key)]
         if differing:
             shown = ", ".join(f"{key}={there.get(key)} (now {wanted.get(key)})" for key in differing[:5])
@@ -83,18 +84,20 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        return (self.folder / RESULTS).is_file()
+        """Whether its results are there."""
+        return is_finished(self.folder)
 
     @property
     def epochs(self) -> int:
-        """How many epochs stand in its history."""
-        try:
-            return len(json.loads((self.folder / "history.json").read_text()))
-        except (FileNotFoundError, json.JSONDecodeError):
-            return 0
+        """The number of epochs in its history."""
+        return epochs_done(self.folder)
+
+    def record(self) -> RunRecord:
+        """Return its results, or the reason why there are none."""
+        return record_of(self.folder, self.arm, self.seed)
 
     def execute(self, threads: int | None = None) -> None:
-        """Train, unless it is done: from its checkpoint if there is one. Why it failed stands in its folder afterwards.
+        """Train, unless it is done: from its checkpoint if there is one. A failure leaves its reason in the folder.
 
         Args:
             threads: of the process; None: as many as torch finds.
@@ -104,15 +107,14 @@ class Run:
             if self.finished or self.interrupted:
                 return
             (self.folder / FAILURE).unlink(missing_ok=True)
-            label = {"experiment": self.experiment, "regularizer": self.arm, "seed": self.seed}
-            lists = {"settings": [*self.settings], "overrides": [*self.overrides]}
-            write_json(self.folder / LABEL, {**label, **lists})
+            settings, overrides = list(self.settings), list(self.overrides)
+            write_label(self.folder, RunLabel(self.experiment, self.arm, self.seed, settings, overrides))
             checkpoint = self.folder / "checkpoints" / "last.ckpt"
             options = [f"ckpt_path={quoted(checkpoint)}"] if checkpoint.is_file() else []
             status = self._train([*options, "trainer.enable_progress_bar=false"], threads, lock)
             # a process that is told to end may end with status 0
             if not self.finished and not self.interrupted:
-                write_json(self.folder / FAILURE, {"reason": self._reason(status)})
+                write_failure(self.folder, self._reason(status))
 
     def interrupt(self) -> None:
         """End the training; it can be resumed."""
@@ -121,15 +123,14 @@ class Run:
             self.process.terminate()
 
     def _train(self, options: Sequence[str], threads: int | None, lock: int | None) -> int:
-        command = [sys.executable, "-m", "ortho_lightning.experiments.train", *self.overrides, *options]
         # with the whole stack trace the last line of the log is the error itself
-        environment = {**environment_of_runs(), "HYDRA_FULL_ERROR": "1"}
+        environment = launching.environment(HYDRA_FULL_ERROR="1")
         if threads is not None:
             environment.setdefault("OMP_NUM_THREADS", str(threads))
         with (self.folder / "output.log").open("a") as output:
             self._log_began = output.tell()
             self.process = subprocess.Popen(
-                [*command, f"hydra.run.dir={quoted(self.folder)}"],
+                launching.command("ortho_lightning.experiments.train", [*self.overrides, *options], self.folder),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -146,102 +147,3 @@ class Run:
         lines = [line for line in own.splitlines() if line.strip()]
         ended = f"ended by signal {-status}" if status < 0 else f"exit status {status}"
         return f"{ended}: {lines[-1] if lines else 'no output'} (see {log})"
-
-    def record(self) -> dict[str, Any]:
-        """Its results, or why there are none."""
-        return record_of(self.folder, self.arm, self.seed)
-
-
-def record_of(folder: Path, arm: str | None = None, seed: int | None = None) -> dict[str, Any]:
-    """The record of the run in a folder: its results, or None of them and the reason as ``failure``.
-
-    Args:
-        folder: of the run.
-        arm, seed: of the run; None: as they stand in the folder.
-    """
-    label = label_of(folder)
-    record: dict[str, Any] = {
-        "regularizer": arm if arm is not None else label.get("regularizer"),
-        "seed": seed if seed is not None else label.get("seed"),
-        "failure": None,
-    }
-    results = _read(folder / RESULTS)
-    if results is None:
-        failure = _read(folder / FAILURE)
-        return {**record, "failure": UNFINISHED if failure is None else failure["reason"]}
-    own = {key: value for key, value in record.items() if value is not None}
-    return {"failure": None, **results, **own}
-
-
-def label_of(folder: Path) -> dict[str, Any]:
-    """What compare wrote of a run before it began; empty for other runs."""
-    return dict(_read(folder / LABEL) or {})
-
-
-def exact_identity(config: Any) -> dict[str, Any]:
-    """What makes a finished run the wanted one: the identity of a resumable one, and its length."""
-    length = {key: config["trainer"][key] for key in ("max_epochs", "max_steps")}
-    kept = identity(config)
-    return {**kept, "trainer": {**kept["trainer"], **length}}
-
-
-def environment_of_runs() -> dict[str, str]:
-    """What a training is started with."""
-    environment = dict(os.environ)
-    if "SLURM_NTASKS" in environment:
-        # the run starts its processes itself: Lightning must not take the tasks of the job around it for them
-        environment["SLURM_JOB_NAME"] = "interactive"
-    return environment
-
-
-def quoted(path: Path) -> str:
-    """A path as a value of Hydra's grammar, in which brackets and commas mean something."""
-    escaped = str(path).replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
-
-
-@contextlib.contextmanager
-def held(path: Path, given_up: Callable[[], bool] = lambda: False) -> Iterator[int | None]:
-    """Hold a lock on a file; wait where another process holds it. Children that get the descriptor keep the lock.
-
-    Where there are no such locks (Windows, some shared disks), or when the waiting is given up, nothing is locked.
-    """
-    try:
-        import fcntl
-    except ImportError:
-        yield None
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        told = False
-        while not given_up():
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if not told:
-                    print(f"{path.parent} is being worked on by another process: waiting for it", flush=True)
-                told = True
-                time.sleep(0.5)
-            except OSError as error:
-                if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP):
-                    raise
-                break
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        return None
-
-
-def flat(config: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested values by their dotted names."""
-    if not isinstance(config, dict):
-        return {prefix.removesuffix("."): config}
-    return {key: value for name, part in config.items() for key, value in flat(part, f"{prefix}{name}.").items()}

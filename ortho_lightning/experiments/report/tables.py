@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
-from ortho_lightning.experiments.comparison.findings import FEW
-from ortho_lightning.experiments.comparison.inference import FEWEST
+from ortho_lightning.experiments.comparison.inference import FEWEST, Estimate
+from ortho_lightning.experiments.comparison.summary import (
+    ArmSummary,
+    Difference,
+    LayerOfArm,
+    LayerSummary,
+    SeedDeviation,
+    Summary,
+)
+from ortho_lightning.experiments.report.comparison import Comparison
+from ortho_lightning.experiments.report.findings import FEW
 
 MISSING = "-"
-
-Content = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -25,67 +31,73 @@ class Table:
     legend: list[str] = field(default_factory=list)
 
 
-def all_tables(content: Content) -> Iterator[Table]:
-    """Every table of the report that has rows, in the order in which they stand."""
+@dataclass(frozen=True)
+class ArmColumn:
+    """A column of a table with one row per arm."""
+
+    heading: str
+    cell: Callable[[ArmSummary], str]
+
+
+@dataclass(frozen=True)
+class LayerColumn:
+    """A column of a table with one row per layer and arm."""
+
+    heading: str
+    cell: Callable[[LayerSummary, LayerOfArm], str]
+
+
+def all_tables(comparison: Comparison) -> Iterator[Table]:
+    """Return every table of the report that has rows, in the order of the report."""
     for make in (main, differences, costs, robustness, more, layers, failures):
-        table = make(content)
+        table = make(comparison)
         if table.rows:
             yield table
 
 
 def number(value: float | None, digits: int = 2, sign: str = "") -> str:
+    """Return a rounded number."""
     return MISSING if value is None else f"{value:{sign}.{digits}f}"
 
 
-def between(figure: Mapping[str, Any], digits: int = 2, sign: str = "", value: str = "mean", ends: str = "") -> str:
-    """A figure and its interval: ``"75.20 [74.90, 75.50]"``; without brackets where there is no interval."""
-    text = number(figure[value], digits, sign)
-    low, high = figure["low" + ends], figure["high" + ends]
+def interval(value: float | None, low: float | None, high: float | None, digits: int = 2, sign: str = "") -> str:
+    """Return a number and its interval: ``"75.20 [74.90, 75.50]"``; without brackets where there is no interval."""
+    text = number(value, digits, sign)
     return text if low is None else f"{text} [{number(low, digits, sign)}, {number(high, digits, sign)}]"
 
 
-def main(content: Content) -> Table:
-    """What the arms are judged by, a row an arm."""
-    summary = content["summary"]
-    baseline, target = summary["baseline"], summary["target"]
-    headings = [
-        "arm",
-        "seeds",
-        "test accuracy (%)",
-        f"difference to {baseline} (points)" if baseline is not None else "difference (points)",
-        "p (Holm)",
-        "at the best epoch (%)",
-        "epochs to target" if target is None else f"epochs to {100 * target:.2f}%",
-        "spread of seeds (points)",
-        "angle mean (deg)",
-        "angle spread (deg)",
-        "spread / random",
-        "largest abs cos",
+def main(comparison: Comparison) -> Table:
+    """Return the measures that the arms are judged by, one row per arm."""
+    summary = comparison.summary
+    return Table(
+        "arms",
+        "The arms",
+        [column.heading for column in _main_columns(summary)],
+        [[column.cell(arm) for column in _main_columns(summary)] for arm in summary.arms],
+        _main_legend(summary),
+    )
+
+
+def _main_columns(summary: Summary) -> list[ArmColumn]:
+    to, target = summary.baseline, summary.target
+    return [
+        ArmColumn("arm", lambda arm: arm.arm),
+        ArmColumn("seeds", _seeds),
+        _with_interval("test_accuracy", "test accuracy (%)"),
+        ArmColumn("difference (points)" if to is None else f"difference to {to} (points)", _corrected),
+        ArmColumn("p (Holm)", lambda arm: MISSING if arm.difference is None else _p(arm.difference.p_holm)),
+        _with_interval("best_test_accuracy", "at the best epoch (%)"),
+        _mean("epochs_to_target", "epochs to target" if target is None else f"epochs to {100 * target:.2f}%", 1),
+        ArmColumn("spread of seeds (points)", lambda arm: _deviation(arm.deviation)),
+        _mean("angle_mean", "angle mean (deg)"),
+        _mean("angle_std", "angle spread (deg)"),
+        _mean("spread_ratio", "spread / random"),
+        _mean("max_abs_cos", "largest abs cos", 3),
     ]
-    rows = []
-    for arm in summary["arms"]:
-        figures, difference, spread = arm["figures"], arm["difference"], arm["spread"]
-        rows.append(
-            [
-                arm["arm"],
-                _seeds(arm),
-                between(figures["test_accuracy"]),
-                MISSING if difference is None else between(difference, sign="+", ends="_holm"),
-                MISSING if difference is None else _p(difference["p_holm"]),
-                between(figures["best_test_accuracy"]),
-                number(figures["epochs_to_target"]["mean"], 1),
-                MISSING if spread is None else between(spread, value="std"),
-                number(figures["angle_mean"]["mean"]),
-                number(figures["angle_std"]["mean"]),
-                number(figures["spread_ratio"]["mean"]),
-                number(figures["max_abs_cos"]["mean"], 3),
-            ]
-        )
-    return Table("arms", "The arms", headings, rows, _main_legend(summary))
 
 
-def _main_legend(summary: Mapping[str, Any]) -> list[str]:
-    confidence = f"{100 * summary['confidence']:g}%"
+def _main_legend(summary: Summary) -> list[str]:
+    confidence = f"{100 * summary.confidence:g}%"
     return [
         "The test accuracy with the weights of the last epoch decides; that was fixed beforehand. Beside it stands "
         "that of the epoch whose validation accuracy was best.",
@@ -99,133 +111,137 @@ def _main_legend(summary: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def differences(content: Content) -> Table:
-    """The paired differences in full."""
-    summary = content["summary"]
-    confidence = f"{100 * summary['confidence']:g}%"
+def differences(comparison: Comparison) -> Table:
+    """Return the paired differences in full."""
+    summary = comparison.summary
+    confidence = f"{100 * summary.confidence:g}%"
     headings = ["arm", "pairs", f"difference [{confidence}]", "corrected interval", "p", "p (Holm)", "visible from"]
-    rows = []
-    for arm in summary["arms"]:
-        one = arm["difference"]
-        if one is None:
-            continue
-        corrected = between(one, sign="+", ends="_holm").partition(" ")[2]
-        rows.append(
-            [
-                arm["arm"],
-                str(one["n"]),
-                between(one, sign="+"),
-                corrected or MISSING,
-                _p(one["p"]),
-                _p(one["p_holm"]),
-                number(one["detectable"]),
-            ]
-        )
+    rows = [_difference_row(arm.arm, arm.difference) for arm in summary.arms if arm.difference is not None]
     legend = [
         "In points of test accuracy. The corrected interval has the level at which Holm's procedure judges the arm, so "
         "it leaves out 0 exactly where the corrected p decides for a difference.",
         "Visible from: the true difference that so many pairs would show with a probability of 80%, had the "
         f"differences the spread seen here; below {FEW} seeds that spread itself is only roughly known.",
     ]
-    return Table("differences", f"Differences to {summary['baseline']}", headings, rows, legend)
+    return Table("differences", f"Differences to {summary.baseline}", headings, rows, legend)
 
 
-def costs(content: Content) -> Table:
-    """Time and memory of a step, which no two runs give alike."""
+def _difference_row(arm: str, one: Difference) -> list[str]:
+    corrected = interval(one.mean, one.low_holm, one.high_holm, sign="+").partition(" ")[2]
+    return [
+        arm,
+        str(one.n),
+        interval(one.mean, one.low, one.high, sign="+"),
+        corrected or MISSING,
+        _p(one.p),
+        _p(one.p_holm),
+        number(one.detectable),
+    ]
+
+
+def costs(comparison: Comparison) -> Table:
+    """Return time and memory of a step, which vary from run to run."""
     headings = ["arm", "step (ms)", "times the baseline", "peak memory (MB)", "times the baseline"]
     rows = [
-        [
-            arm,
-            number(one.get("step_ms")),
-            number(one.get("ratio")),
-            number(one.get("peak_mb"), 0),
-            number(one.get("peak_ratio")),
-        ]
-        for arm, one in (content.get("costs") or {}).items()
+        [arm, number(one.step_ms), number(one.ratio), number(one.peak_mb, 0), number(one.peak_ratio)]
+        for arm, one in comparison.costs.items()
     ]
     return Table("costs", "What a step costs", headings, rows, ["Measured on the machine named below."])
 
 
-def robustness(content: Content) -> Table:
-    """Test accuracies on disturbed data."""
-    arms = content["summary"]["arms"]
-    names = list(dict.fromkeys(key for arm in arms for key in arm["figures"] if key.startswith("robustness/")))
-    rows = [[arm["arm"], *(between(arm["figures"][name]) for name in names)] for arm in arms] if names else []
-    headings = ["arm", *(name.partition("/")[2] for name in names)]
+def robustness(comparison: Comparison) -> Table:
+    """Return the test accuracies on disturbed data."""
+    arms = comparison.summary.arms
+    names = list(dict.fromkeys(name for arm in arms for name in arm.measures if name.startswith("robustness/")))
+    columns = [_with_interval(name, name.partition("/")[2]) for name in names]
+    rows = [[arm.arm, *(column.cell(arm) for column in columns)] for arm in arms] if names else []
     legend = ["Test accuracy in percent with its interval over seeds. Nothing here was tested for significance."]
-    return Table("robustness", "On disturbed test data", headings, rows, legend)
+    return Table("robustness", "On disturbed test data", ["arm", *(one.heading for one in columns)], rows, legend)
 
 
-def more(content: Content) -> Table:
-    """Figures that decide nothing but explain."""
-    headings = ["arm", "validation accuracy (%)", "best epoch", "penalty", "spread of seeds / baseline's"]
-    rows = []
-    for arm in content["summary"]["arms"]:
-        figures, spread = arm["figures"], arm["spread"]
-        ratio = MISSING
-        if spread is not None and spread.get("ratio") is not None:
-            ratio = f"{spread['ratio']:.2f} [{spread['ratio_low']:.2f}, {spread['ratio_high']:.2f}]"
-        penalty = figures["penalty"]["mean"]
-        rows.append(
-            [
-                arm["arm"],
-                between(figures["val_accuracy"]),
-                between(figures["best_epoch"], 1),
-                MISSING if penalty is None else f"{penalty:.4g}",
-                ratio,
-            ]
-        )
+_MORE = (
+    ArmColumn("arm", lambda arm: arm.arm),
+    ArmColumn("validation accuracy (%)", lambda arm: _estimate(arm.measures["val_accuracy"])),
+    ArmColumn("best epoch", lambda arm: _estimate(arm.measures["best_epoch"], 1)),
+    ArmColumn("penalty", lambda arm: _penalty(arm.measures["penalty"])),
+    ArmColumn("spread of seeds / baseline's", lambda arm: _ratio(arm.deviation)),
+)
+
+
+def more(comparison: Comparison) -> Table:
+    """Return measures that decide nothing but explain."""
+    rows = [[column.cell(arm) for column in _MORE] for arm in comparison.summary.arms]
     legend = [
         "Epochs count from 1. The penalty is that of the last step, before its weight, in each regularizer's own "
         "units. The interval of the spreads' ratio takes the arms for independent and is not corrected for their "
         "number."
     ]
-    return Table("more", "More figures", headings, rows, legend)
+    return Table("more", "More figures", [column.heading for column in _MORE], rows, legend)
 
 
-def layers(content: Content) -> Table:
-    """The angles of each layer after the last epoch, a row a layer and arm."""
-    headings = ["layer", "k", "d", "arm", "angle mean (deg)", "angle spread (deg)", "random (deg)", "spread / random",
-                "rms cos", "Welch floor", "largest abs cos"]  # fmt: skip
-    rows = []
-    for layer in content["summary"]["layers"]:
-        floor = number(layer["welch_floor"], 3) if layer["k"] > layer["d"] else MISSING
-        for arm, one in layer["arms"].items():
-            rows.append(
-                [
-                    layer["name"],
-                    str(layer["k"]),
-                    str(layer["d"]),
-                    arm,
-                    number(one["mean"]),
-                    number(one["std"]),
-                    number(layer["null_std"]),
-                    number(one["spread_ratio"]),
-                    number(one["rms_cos"], 3),
-                    floor,
-                    number(one["max_abs_cos"], 3),
-                ]
-            )
+_LAYERS = (
+    LayerColumn("angle mean (deg)", lambda layer, arm: number(arm.measures["mean"])),
+    LayerColumn("angle spread (deg)", lambda layer, arm: number(arm.measures["std"])),
+    LayerColumn("random (deg)", lambda layer, arm: number(layer.null_std)),
+    LayerColumn("spread / random", lambda layer, arm: number(arm.measures["spread_ratio"])),
+    LayerColumn("rms cos", lambda layer, arm: number(arm.measures["rms_cos"], 3)),
+    LayerColumn("Welch floor", lambda layer, arm: number(layer.welch_floor, 3) if layer.k > layer.d else MISSING),
+    LayerColumn("largest abs cos", lambda layer, arm: number(arm.measures["max_abs_cos"], 3)),
+)
+
+
+def layers(comparison: Comparison) -> Table:
+    """Return the angles of each layer after the last epoch, one row per layer and arm."""
+    rows = [
+        [layer.name, str(layer.k), str(layer.d), arm, *(column.cell(layer, one) for column in _LAYERS)]
+        for layer in comparison.summary.layers
+        for arm, one in layer.arms.items()
+    ]
     legend = [
         "k filters (in each group) of d numbers; means over seeds. Where there are more filters than dimensions not "
         "all can be orthogonal: their rms cosine cannot fall below Welch's floor."
     ]
+    headings = ["layer", "k", "d", "arm", *(column.heading for column in _LAYERS)]
     return Table("layers", "Layers after the last epoch", headings, rows, legend)
 
 
-def failures(content: Content) -> Table:
-    """Runs without an accuracy, and why."""
-    rows = [
-        [arm["arm"], str(one["seed"]), str(one["reason"])]
-        for arm in content["summary"]["arms"]
-        for one in arm["failed"]
-    ]
+def failures(comparison: Comparison) -> Table:
+    """Return the runs without an accuracy, and the reasons."""
+    rows = [[arm.arm, str(one.seed), one.reason] for arm in comparison.summary.arms for one in arm.failed]
     return Table("failures", "Failed runs", ["arm", "seed", "reason"], rows)
 
 
-def _seeds(arm: Mapping[str, Any]) -> str:
-    finished = arm["runs"] - len(arm["failed"])
-    return f"{finished} of {arm['runs']}" if arm["failed"] else str(finished)
+def _with_interval(name: str, heading: str) -> ArmColumn:
+    return ArmColumn(heading, lambda arm: _estimate(arm.measures[name]))
+
+
+def _mean(name: str, heading: str, digits: int = 2) -> ArmColumn:
+    return ArmColumn(heading, lambda arm: number(arm.measures[name].mean, digits))
+
+
+def _estimate(one: Estimate, digits: int = 2) -> str:
+    return interval(one.mean, one.low, one.high, digits)
+
+
+def _corrected(arm: ArmSummary) -> str:
+    one = arm.difference
+    return MISSING if one is None else interval(one.mean, one.low_holm, one.high_holm, sign="+")
+
+
+def _deviation(one: SeedDeviation | None) -> str:
+    return MISSING if one is None else interval(one.std, one.low, one.high)
+
+
+def _ratio(one: SeedDeviation | None) -> str:
+    return MISSING if one is None else interval(one.ratio, one.ratio_low, one.ratio_high)
+
+
+def _penalty(one: Estimate) -> str:
+    return MISSING if one.mean is None else f"{one.mean:.4g}"
+
+
+def _seeds(arm: ArmSummary) -> str:
+    return f"{arm.finished} of {arm.runs}" if arm.failed else str(arm.finished)
 
 
 def _p(p: float | None) -> str:

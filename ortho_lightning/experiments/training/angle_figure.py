@@ -1,10 +1,12 @@
-"""The picture of the angles before and after training that a run keeps as a file."""
+"""The angles before and after training: snapshots, the figure of them, and the records of the layers."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,8 +15,10 @@ from torch import nn
 from ortho_lightning import OrthogonalityCallback, plots
 from ortho_lightning import functional as OF
 from ortho_lightning.callbacks.monitoring.angles import layer_angles
+from ortho_lightning.experiments.common.records import LayerRecord, without_nan
 from ortho_lightning.files import whole_file
 from ortho_lightning.layers.selection import select_layers
+from ortho_lightning.plots.palette import BLUE, ORANGE
 
 _COLUMNS = 4
 
@@ -27,14 +31,22 @@ class AngleSnapshot:
 
     @classmethod
     def of(cls, callback: OrthogonalityCallback | None, model: nn.Module) -> AngleSnapshot:
-        """The layers that ``callback`` selects in ``model``; none without a callback."""
+        """Measure the layers that ``callback`` selects in ``model``; none without a callback."""
         if callback is None:
             return cls({})
         return cls(layer_angles(select_layers(model, callback.layers, callback.exclude)))
 
 
-def save_angle_picture(path: Path, before: AngleSnapshot, after: AngleSnapshot) -> None:
-    """Histograms of each layer's angles before and after training, and the density of random directions."""
+def layer_records(report: Sequence[Mapping[str, Any]], snapshot: AngleSnapshot) -> tuple[LayerRecord, ...]:
+    """Return the angle report with the histogram of each layer, in bins of 2 degrees."""
+    return tuple(
+        LayerRecord.from_json(without_nan({**layer, "counts": snapshot.angles[layer["name"]].counts.tolist()}))
+        for layer in report
+    )
+
+
+def save_angle_figure(path: Path, before: AngleSnapshot, after: AngleSnapshot) -> None:
+    """Draw histograms of each layer's angles before and after training, and the density of random directions."""
     names = [name for name in after.angles if after.angles[name].pairs > 0]
     if not names:
         return
@@ -54,12 +66,12 @@ def save_angle_picture(path: Path, before: AngleSnapshot, after: AngleSnapshot) 
 
 
 def _draw_layer(axis: Axes, name: str, before: AngleSnapshot, after: AngleSnapshot) -> None:
-    for snapshot, colour, label in ((before, plots.BLUE, "before training"), (after, plots.ORANGE, "after training")):
+    for snapshot, colour, label in ((before, BLUE, "before training"), (after, ORANGE, "after training")):
         statistics = snapshot.angles.get(name)
         if statistics is not None and statistics.pairs > 0:
             plots.draw_angles(axis, statistics, colour, label)
     statistics = after.angles[name]
     plots.draw_references(axis, statistics)
     axis.set_title(f"{name}  (d = {statistics.d})", fontsize=8)
-    axis.set_xlabel(f"angle in degrees; spread {statistics.std:.1f}", fontsize=7)
+    axis.set_xlabel(f"angle in degrees; standard deviation {statistics.std:.1f}", fontsize=7)
     axis.tick_params(labelsize=7)

@@ -1,17 +1,17 @@
-"""What tells one run from another: its hyperparameters and configuration for the logs, its results for the terminal."""
+"""The overview of a run: its hyperparameters and configuration for the logs, its results for the terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from ortho_lightning.callbacks.monitoring import loggers
+from ortho_lightning.experiments.common.records import RunRecord
 from ortho_lightning.tables import markdown_table
 
-# The scalars that runs are judged by, and what they are called.
+# The scalars that runs are judged by, and their titles.
 _JUDGED_BY = {"test/accuracy": "test accuracy", "val/accuracy": "validation accuracy"}
 _ANGLES_BY = {"angle_std": "angle spread (degrees)", "spread_ratio": "spread / random"}
 _SHOWN = ("regularizer", "weight", "lambda1", "lambda2", "gamma")
@@ -26,7 +26,7 @@ def log_overview(trainer: Any, config: DictConfig) -> None:
 
 
 def hyperparameters(config: DictConfig) -> dict[str, str | float]:
-    """The same names in every run, so that they make one table; "-" where a regularizer has no such number."""
+    """Return the same names for every run, so that they make one table; "-" where a regularizer has no such number."""
     values: dict[str, str | float] = {}
     for group in ("regularizer", "model", "data"):
         values[group] = choice(config, group)
@@ -40,23 +40,24 @@ def hyperparameters(config: DictConfig) -> dict[str, str | float]:
 
 
 def choice(config: DictConfig, group: str) -> str:
-    """The name of the chosen file in a Hydra group; where Hydra did not choose, that of the class."""
+    """Return the name of the chosen file in a Hydra group; where Hydra did not choose, that of the class."""
     if HydraConfig.initialized():
         return str(HydraConfig.get().runtime.choices[group])
     key = "regularizer.penalty._target_" if group == "regularizer" else f"{group}._target_"
     return str(OmegaConf.select(config, key, default="none")).rpartition(".")[2]
 
 
-def summary(results: Mapping[str, Any]) -> str:
-    """The layers' angles and the accuracies of a finished run, for the terminal."""
+def summary(record: RunRecord) -> str:
+    """Return the layers' angles and the accuracies of a finished run, for the terminal."""
     rows = [["layer", "k", "d", "angle mean (deg)", "spread (deg)", "spread / random", "largest |cos|"]]
-    for layer in results["layers"]:
-        figures = (layer["mean"], layer["std"], layer["spread_ratio"], layer["max_abs_cos"])
-        rows.append([layer["name"], str(layer["k"]), str(layer["d"]), *(f"{figure:.2f}" for figure in figures)])
-    lines = [markdown_table(rows), ""] if results["layers"] else []
-    for key, title in (("val_accuracy", "validation accuracy"), ("test_accuracy", "test accuracy")):
-        if results[key] is not None:
-            lines.append(f"{title} {100 * results[key]:.2f}%")
-    if results["penalty"] is not None:
-        lines.append(f"penalty {results['penalty']:.4g}, before its weight")
+    for layer in record.layers:
+        values = (layer.values[name] for name in ("mean", "std", "spread_ratio", "max_abs_cos"))
+        shown = ("-" if value is None else f"{value:.2f}" for value in values)
+        rows.append([layer.name, str(layer.k), str(layer.d), *shown])
+    lines = [markdown_table(rows), ""] if record.layers else []
+    for accuracy, title in ((record.val_accuracy, "validation accuracy"), (record.test_accuracy, "test accuracy")):
+        if accuracy is not None:
+            lines.append(f"{title} {100 * accuracy:.2f}%")
+    if record.penalty is not None:
+        lines.append(f"penalty {record.penalty:.4g}, before its weight")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Finding the checkpoint that ``ckpt_path=last`` means."""
+"""The checkpoint that ``ckpt_path=last`` stands for, and the identity of a run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TRAINER_MAY_DIFFER = {"max_epochs", "max_steps", "max_time", "default_root_dir"
 
 
 def find_checkpoint(config: DictConfig) -> str | None:
-    """The checkpoint to resume from, or None to start anew.
+    """Return the checkpoint to resume from, or None to start anew.
 
     ``last`` is that of this run's folder if it has one, else that of the newest run beside it with the same
     configuration, but for its length.
@@ -49,8 +49,15 @@ def find_checkpoint(config: DictConfig) -> str | None:
 
 
 def identity(config: Any) -> dict[str, Any]:
-    """What two runs must share for one to go on where the other stopped, of a resolved configuration."""
+    """Return the part of a resolved configuration that two runs must share for one to resume the other."""
     kept = {key: value for key, value in config.items() if key not in _MAY_DIFFER | {"logger"}}
     kept["trainer"] = {key: value for key, value in config["trainer"].items() if key not in _TRAINER_MAY_DIFFER}
     kept["callbacks"] = {name: {**part, "dirpath": None} for name, part in config["callbacks"].items()}
     return kept
+
+
+def exact_identity(config: Any) -> dict[str, Any]:
+    """Return the identity of a resumable run together with its length: what makes a finished run the wanted one."""
+    length = {key: config["trainer"][key] for key in ("max_epochs", "max_steps")}
+    kept = identity(config)
+    return {**kept, "trainer": {**kept["trainer"], **length}}

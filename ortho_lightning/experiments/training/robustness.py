@@ -1,4 +1,4 @@
-"""How much of the test accuracy is left when the test data are noisy, incomplete or in another pose."""
+"""Test accuracy on noisy, incomplete or differently posed test data."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from ortho_lightning.data.module import TensorDataModule
 
 
 def robustness(trainer: Trainer, model: LightningModule, data: LightningDataModule) -> dict[str, float]:
-    """Test accuracy, from 0 to 1, under each of the data's perturbations; ``{}`` for data that have none.
+    """Return the test accuracy, from 0 to 1, under each of the data's perturbations; ``{}`` for data that have none.
 
-    The perturbations depend on the data's own seed alone, so that every arm and every seed meets the same ones. The
+    The perturbations depend on the data's own seed alone, so that every arm and every seed gets the same ones. The
     loggers get nothing of this; ``trainer.callback_metrics`` holds the last perturbation's figures afterwards.
 
     Args:
@@ -35,7 +35,7 @@ def robustness(trainer: Trainer, model: LightningModule, data: LightningDataModu
 
 @contextlib.contextmanager
 def no_loggers(trainer: Any) -> Iterator[None]:
-    """Nothing is logged within: test/accuracy in the logs is that of the last epoch on the data as they are."""
+    """Log nothing within: test/accuracy in the logs is that of the last epoch on undisturbed data."""
     before, trainer.loggers = trainer.loggers, []
     try:
         yield

@@ -8,10 +8,11 @@ import pytest
 from scipy import stats
 
 from ortho_lightning.errors import ConfigurationError
+from ortho_lightning.experiments.common.records import without_nan
 from ortho_lightning.experiments.comparison import inference
-from ortho_lightning.experiments.comparison.statistics import check_settings, run_figures, summarize
-from ortho_lightning.experiments.training.history import without_nan
-from tests.experiments.synthetic import full, run, scores
+from ortho_lightning.experiments.comparison.measures import run_measures
+from ortho_lightning.experiments.comparison.statistics import check_settings, summarize
+from tests.experiments.synthetic import comparison, full, records, run, scores
 
 NONE = [0.70, 0.71, 0.69, 0.72, 0.70]
 LSH = [0.71, 0.73, 0.70, 0.72, 0.72]
@@ -26,8 +27,8 @@ def notes_of(summary):
 
 
 def sound(runs, **options):
-    """The summary, of which every number must be a number."""
-    summary = summarize(runs, **options)
+    """The summary as ``results.json`` holds it, of which every number must be a number."""
+    summary = comparison(runs, **options).to_json()["summary"]
     json.dumps(summary, allow_nan=False)
     assert summary["sentence"].endswith(".")
     assert "nan" not in summary["sentence"].lower().split()
@@ -37,10 +38,10 @@ def sound(runs, **options):
 def test_mean_and_interval_by_hand():
     # 1, 2, 3, 4, 5: mean 3, variance 10 / 4, standard error sqrt(2.5 / 5), t(0.975, 4) = 2.7764451052
     figure = inference.describe([1.0, 2.0, 3.0, 4.0, 5.0], 0.95)
-    assert figure["mean"] == 3.0
-    assert figure["std"] == pytest.approx(math.sqrt(2.5), rel=1e-15)
-    assert figure["low"] == pytest.approx(3 - 2.7764451052 * math.sqrt(0.5), rel=1e-9)
-    assert figure["high"] == pytest.approx(3 + 2.7764451052 * math.sqrt(0.5), rel=1e-9)
+    assert figure.mean == 3.0
+    assert figure.std == pytest.approx(math.sqrt(2.5), rel=1e-15)
+    assert figure.low == pytest.approx(3 - 2.7764451052 * math.sqrt(0.5), rel=1e-9)
+    assert figure.high == pytest.approx(3 + 2.7764451052 * math.sqrt(0.5), rel=1e-9)
 
 
 def test_the_interval_covers_as_often_as_it_says():
@@ -48,27 +49,27 @@ def test_the_interval_covers_as_often_as_it_says():
     inside = 0
     for _ in range(2000):
         figure = inference.describe(list(rng.normal(70.0, 2.0, size=5)), 0.9)
-        inside += figure["low"] <= 70.0 <= figure["high"]
+        inside += figure.low <= 70.0 <= figure.high
     assert abs(inside / 2000 - 0.9) < 4 * math.sqrt(0.9 * 0.1 / 2000)
 
 
 def test_spread_interval_by_hand():
     # chi-square with 4 degrees of freedom: 0.4844185571 and 11.1432867819 at 2.5% and 97.5%
-    low, high = inference.spread_interval(2.0, 5, 0.95)
+    low, high = inference.std_interval(2.0, 5, 0.95)
     assert low == pytest.approx(2 * math.sqrt(4 / 11.1432867819), rel=1e-9)
     assert high == pytest.approx(2 * math.sqrt(4 / 0.4844185571), rel=1e-9)
 
 
 def test_spread_ratio_interval_covers_and_inverts():
-    low, high = inference.spread_ratio_interval(3.0, 6, 2.0, 9, 0.95)
+    low, high = inference.std_ratio_interval(3.0, 6, 2.0, 9, 0.95)
     assert low < 1.5 < high
-    back = inference.spread_ratio_interval(2.0, 9, 3.0, 6, 0.95)
+    back = inference.std_ratio_interval(2.0, 9, 3.0, 6, 0.95)
     assert back == pytest.approx((1 / high, 1 / low))
     rng = np.random.default_rng(1)
     inside = 0
     for _ in range(2000):
         one, other = rng.normal(scale=2.0, size=4).std(ddof=1), rng.normal(scale=1.0, size=7).std(ddof=1)
-        low, high = inference.spread_ratio_interval(one, 4, other, 7, 0.9)
+        low, high = inference.std_ratio_interval(one, 4, other, 7, 0.9)
         inside += low <= 2.0 <= high
     assert abs(inside / 2000 - 0.9) < 4 * math.sqrt(0.9 * 0.1 / 2000)
 
@@ -297,7 +298,7 @@ def test_figures_of_a_run():
                "max_abs_cos": math.nan}]  # fmt: skip
     one = scores("lsh", [0.5])[0] | {"layers": layers, "robustness": {"rotated": 0.25}, "penalty": 0.125,
                                     "best": {"epoch": 3, "val_accuracy": 0.75, "test_accuracy": 0.625}}  # fmt: skip
-    found = run_figures(one, None)
+    found = run_measures(records([one])[0], None)
     assert found == {
         "test_accuracy": 50.0, "best_test_accuracy": 62.5, "best_epoch": 4.0, "val_accuracy": None,
         "epochs_to_target": None, "angle_mean": 89.0, "angle_std": 5.0, "spread_ratio": 1.25, "max_abs_cos": 0.5,
@@ -339,7 +340,7 @@ def test_percentages_for_fractions_are_refused(options):
 
 
 def test_everything_at_once():
-    summary = sound(full()["runs"])
+    summary = sound([one.to_json() for one in full().runs])
     assert summary["seeds"] == list(range(8))
     assert arm_of(summary, "gram")["difference"]["n"] == 7
     assert arm_of(summary, "lsh")["figures"]["robustness/rotated"]["n"] == 8

@@ -1,16 +1,19 @@
-"""What the report of a comparison contains, and that nothing in it comes from chance or gets out of its place."""
+"""The contents of a comparison's report; nothing in it depends on chance or breaks the markup."""
 
 import base64
 import csv
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
+from ortho_lightning.experiments.comparison.step_costs import StepCost
 from ortho_lightning.experiments.report.documents import flat_runs, main_table, write_report
-from ortho_lightning.experiments.report.figures import MOST_LAYERS, _coarser, short, shown_layers, styles
+from ortho_lightning.experiments.report.figures import MOST_LAYERS, _coarser, shown_layers
+from ortho_lightning.experiments.report.style import short, styles
 from ortho_lightning.experiments.report.tables import all_tables
 from tests.experiments.synthetic import ARMS, comparison, full, run, scores
 
@@ -116,31 +119,29 @@ def test_the_tables_hold_the_numbers_of_the_summary(content, folder, page):
     heading, *rows = in_markdown
     assert [row[0] for row in rows] == list(ARMS)
     column = {name: place for place, name in enumerate(heading)}
-    for row, arm in zip(rows, content["summary"]["arms"], strict=True):
-        accuracy = arm["figures"]["test_accuracy"]
+    for row, arm in zip(rows, content.summary.arms, strict=True):
+        accuracy = arm.measures["test_accuracy"]
         shown = re.fullmatch(r"([\d.]+) \[([\d.]+), ([\d.]+)\]", row[column["test accuracy (%)"]])
         assert [float(x) for x in shown.groups()] == pytest.approx(
-            [accuracy["mean"], accuracy["low"], accuracy["high"]], abs=0.00501
+            [accuracy.mean, accuracy.low, accuracy.high], abs=0.00501
         )
-        assert float(row[column["spread / random"]]) == pytest.approx(
-            arm["figures"]["spread_ratio"]["mean"], abs=0.00501
-        )
-        if arm["difference"] is None:
+        assert float(row[column["spread / random"]]) == pytest.approx(arm.measures["spread_ratio"].mean, abs=0.00501)
+        if arm.difference is None:
             assert row[column["difference to none (points)"]] == "-"
             continue
         shown = re.fullmatch(r"([+-][\d.]+) \[([+-][\d.]+), ([+-][\d.]+)\]", row[column["difference to none (points)"]])
         assert [float(x) for x in shown.groups()] == pytest.approx(
-            [arm["difference"][key] for key in ("mean", "low_holm", "high_holm")], abs=0.00501
+            [getattr(arm.difference, key) for key in ("mean", "low_holm", "high_holm")], abs=0.00501
         )
-        assert float(row[column["p (Holm)"]]) == pytest.approx(arm["difference"]["p_holm"], abs=0.000501)
+        assert float(row[column["p (Holm)"]]) == pytest.approx(arm.difference.p_holm, abs=0.000501)
     assert [row[1] for row in rows] == ["8", "7 of 8", "8"]
 
 
 def test_sentence_notes_command_and_commit_are_there(content, folder, page):
     text = " ".join(" ".join(page.texts).split())
     markdown = (folder / "report.md").read_text("utf-8")
-    for said in (content["summary"]["sentence"], *content["summary"]["notes"], content["settings"]["command"],
-                 *content["settings"]["commits"]):  # fmt: skip
+    for said in (content.sentence, *content.notes, content.settings.command,
+                 *content.settings.commits):  # fmt: skip
         assert " ".join(said.split()) in text
         assert said in markdown
 
@@ -148,7 +149,7 @@ def test_sentence_notes_command_and_commit_are_there(content, folder, page):
 def test_costs_and_robustness_have_tables_of_their_own(page, content):
     assert page.tables["costs"][1][:2] == ["none", "10.00"]
     assert page.tables["robustness"][0] == ["arm", "noise 0.02", "missing 0.5", "rotated"]
-    without = {**content, "costs": {}, "summary": comparison(scores("none", [0.5, 0.6]))["summary"]}
+    without = replace(content, costs={}, summary=comparison(scores("none", [0.5, 0.6])).summary)
     assert not {"costs", "robustness"} & {table.name for table in all_tables(without)}
 
 
@@ -164,10 +165,10 @@ def test_welchs_floor_stands_only_where_filters_outnumber_dimensions(page):
 def test_content_cannot_become_markup(tmp_path):
     nasty = "<script>alert(1)</script> | \"'`& \n| $x$"
     runs = [run("none", 0), {"regularizer": nasty, "seed": 0, "failure": nasty}]
-    content = comparison(runs)
-    content["settings"] |= {"experiment": nasty, "command": nasty, "commits": [nasty], "machine": {nasty: nasty}}
-    content["runs"][0]["layers"][0]["name"] = nasty
-    content = {**content, "summary": comparison(runs)["summary"], "costs": {nasty: {"step_ms": 1.0}}}
+    runs[0]["layers"][0]["name"] = nasty
+    content = comparison(runs, {nasty: StepCost(step_ms=1.0)})
+    own = {"experiment": nasty, "command": nasty, "commits": [nasty], "machine": {nasty: nasty}}
+    content = replace(content, settings=replace(content.settings, **own))
     page, markdown = written(content, tmp_path)
     assert page.of("script") == []
     assert page.tables["failures"][1] == [nasty, "0", nasty]
@@ -191,8 +192,8 @@ def test_the_csv_has_a_row_a_run(content, folder):
     assert len(rows) == 24
     assert rows[4]["failure"].startswith("exit status 1")
     assert rows[4]["test_accuracy"] == ""
-    assert float(rows[5]["test_accuracy"]) == 100 * content["runs"][5]["test_accuracy"]
-    assert float(rows[5]["robustness/rotated"]) == 100 * content["runs"][5]["robustness"]["rotated"]
+    assert float(rows[5]["test_accuracy"]) == 100 * content.runs[5].test_accuracy
+    assert float(rows[5]["robustness/rotated"]) == 100 * content.runs[5].robustness["rotated"]
     assert {type(value) for row in flat_runs(content) for value in row.values()} <= {str, int, float, type(None)}
 
 
@@ -212,7 +213,7 @@ CASES = {
 def test_little_content_makes_a_report_too(case, tmp_path):
     content = comparison(CASES[case]())
     page, markdown = written(content, tmp_path)
-    assert content["summary"]["sentence"] in markdown
+    assert content.sentence in markdown
     cells = {cell for name, table in page.tables.items() if name != "failures" for row in table for cell in row}
     assert not {cell for cell in cells if re.search(r"\b(nan|inf|None)\b", cell)}
     main_table(content)
@@ -222,7 +223,7 @@ def test_of_many_layers_some_are_drawn_and_all_are_in_the_table(tmp_path):
     shapes = tuple((4, 8 + i) for i in range(30))
     content = comparison([run(arm, 0, epochs=0, shapes=shapes) for arm in ("none", "lsh")])
     page, _ = written(content, tmp_path)
-    shown = shown_layers(content["summary"])
+    shown = shown_layers(content.summary)
     assert len(shown) == MOST_LAYERS
     assert len(page.of("img")) == MOST_LAYERS + 1  # and the difference; there are no curves
     assert "24 of 30 layers, evenly spaced, are shown" in " ".join(" ".join(page.texts).split())
@@ -230,8 +231,7 @@ def test_of_many_layers_some_are_drawn_and_all_are_in_the_table(tmp_path):
 
 
 def test_arms_differ_in_more_than_colour():
-    arms = [{"arm": f"arm {i}"} for i in range(12)]
-    drawn = styles({"arms": arms, "baseline": "arm 3"})
+    drawn = styles([f"arm {i}" for i in range(12)], "arm 3")
     assert len({(style.dashes, style.marker) for style in drawn.values()}) == 12
     assert drawn["arm 3"].number is None
 

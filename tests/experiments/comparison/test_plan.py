@@ -1,4 +1,4 @@
-"""Which overrides a run of a comparison gets."""
+"""The overrides that a run of a comparison gets."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What may stand in one comparison, and what is refused."""
+"""Runs that make one comparison, and runs that are rejected."""
 
 import json
 
@@ -39,7 +39,7 @@ def test_arms_may_differ_in_the_penalty_and_in_their_own_settings(tmp_path):
     make(tmp_path / "b", "lsh", 0)
     make(tmp_path / "deep" / "c", "lsh", 1)
     runs = find_runs(tmp_path)
-    assert [(one["regularizer"], one["seed"]) for one in gathered(runs)] == [("none", 0), ("lsh", 0), ("lsh", 1)]
+    assert [(one.regularizer, one.seed) for one in gathered(runs)] == [("none", 0), ("lsh", 0), ("lsh", 1)]
     assert experiment_of(runs) == "shapes"
 
 
@@ -65,7 +65,7 @@ def test_a_finished_run_counts_more_than_a_failed_one_and_two_different_ones_are
     make(tmp_path / "b", "lsh", 0)
     make(tmp_path / "c", "lsh", 0)
     (found,) = gathered(find_runs(tmp_path))
-    assert found["test_accuracy"] == 0.5
+    assert found.test_accuracy == 0.5
     (tmp_path / "c" / "results.json").write_text('{"regularizer": "lsh", "seed": 0, "test_accuracy": 0.6}')
     with pytest.raises(ConfigurationError, match="are different runs of lsh with seed 0"):
         gathered(find_runs(tmp_path))
@@ -74,4 +74,4 @@ def test_a_finished_run_counts_more_than_a_failed_one_and_two_different_ones_are
 def test_what_never_ended_is_told_as_such(tmp_path):
     make(tmp_path / "a", "lsh", 0, failure="")
     (found,) = gathered(find_runs(tmp_path))
-    assert found["failure"] == "not finished"
+    assert found.failure == "not finished"

@@ -1,0 +1,112 @@
+"""The files of a run's folder: its label, its results, or the reason why there are none."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from ortho_lightning.experiments.common.nested import flat
+from ortho_lightning.experiments.common.records import RunRecord
+from ortho_lightning.experiments.training.resume import exact_identity
+from ortho_lightning.files import write_json
+
+LABEL = "run.json"
+FAILURE = "failure.json"
+RESULTS = "results.json"
+CONFIG = "config.yaml"
+UNFINISHED = "not finished"
+
+
+@dataclass(frozen=True)
+class RunLabel:
+    """What a comparison writes about a run before the run begins; empty for other runs.
+
+    Args:
+        experiment: the name of what is compared.
+        regularizer: the arm.
+        seed: of everything random.
+        settings: the overrides that are the arm's own.
+        overrides: all overrides of the training.
+    """
+
+    experiment: str | None = None
+    regularizer: str | None = None
+    seed: int | None = None
+    settings: Sequence[str] = ()
+    overrides: Sequence[str] = ()
+
+
+def write_label(folder: Path, label: RunLabel) -> None:
+    """Write ``run.json``."""
+    write_json(folder / LABEL, asdict(label))
+
+
+def label_of(folder: Path) -> RunLabel:
+    """Read ``run.json``."""
+    stored = _read(folder / LABEL) or {}
+    return RunLabel(**{one.name: stored[one.name] for one in fields(RunLabel) if one.name in stored})
+
+
+def write_failure(folder: Path, reason: str) -> None:
+    """Write ``failure.json``."""
+    write_json(folder / FAILURE, {"reason": reason})
+
+
+def record_of(folder: Path, arm: str | None = None, seed: int | None = None) -> RunRecord:
+    """Read the record of the run in a folder: its results, or the reason why there are none.
+
+    Args:
+        folder: of the run.
+        arm: of the run; None: as the folder says.
+        seed: of the run; None: as the folder says.
+    """
+    label = label_of(folder)
+    given = {"regularizer": label.regularizer if arm is None else arm, "seed": label.seed if seed is None else seed}
+    results = _read(folder / RESULTS)
+    if results is None:
+        failure = _read(folder / FAILURE)
+        results = {**given, "failure": UNFINISHED if failure is None else failure["reason"]}
+    return RunRecord.from_json({**results, **{key: value for key, value in given.items() if value is not None}})
+
+
+def is_finished(folder: Path) -> bool:
+    """Return whether the run has left its results."""
+    return (folder / RESULTS).is_file()
+
+
+def epochs_done(folder: Path) -> int:
+    """Return the number of epochs in the run's history."""
+    try:
+        return len(json.loads((folder / "history.json").read_text()))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return 0
+
+
+def configuration_of(folder: Path) -> dict[str, Any] | None:
+    """Return what makes the run the one that it is, by dotted names; None if it failed before it began."""
+    path = folder / CONFIG
+    return flat(exact_identity(OmegaConf.to_container(OmegaConf.load(path)))) if path.is_file() else None
+
+
+def commits_of(folders: Sequence[Path]) -> list[str]:
+    """Return the commits that the runs were made at, sorted."""
+    return sorted({commit for commit in _commits(folders) if commit})
+
+
+def _commits(folders: Sequence[Path]) -> Iterator[str | None]:
+    for folder in folders:
+        versions = _read(folder / "versions.json")
+        if versions is not None:
+            yield versions["git"]
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None

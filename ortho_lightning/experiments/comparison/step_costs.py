@@ -1,0 +1,63 @@
+"""The cost of a training step of each arm: measured once for a comparison, in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from ortho_lightning.experiments.comparison import launching
+
+COSTS = "costs.json"
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """Time and memory of a training step, and their ratios to those of the baseline; None where it was not measured."""
+
+    step_ms: float | None = None
+    ratio: float | None = None
+    peak_mb: float | None = None
+    peak_ratio: float | None = None
+
+
+@dataclass(frozen=True)
+class StepCosts:
+    """The costs of a comparison's arms, and a description of the machine."""
+
+    machine: Mapping[str, Any] = field(default_factory=dict)
+    arms: Mapping[str, StepCost] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, folder: Path) -> StepCosts:
+        """Read what was measured for the comparison in ``folder``; empty if nothing was."""
+        path = folder / COSTS
+        if not path.is_file():
+            return cls()
+        stored = json.loads(path.read_text())
+        keys = [one.name for one in fields(StepCost)]
+        costs = {arm: StepCost(**{key: cost.get(key) for key in keys}) for arm, cost in stored["arms"].items()}
+        return cls(stored["machine"], costs)
+
+
+def measure_costs(config: DictConfig, overrides: Sequence[str], folder: Path) -> None:
+    """Measure the costs of all arms, unless they are known: in one process that trains the arms in turns."""
+    if config.costs == 0 or set(config.regularizers) <= set(StepCosts.of(folder).arms):
+        return
+    print("measuring what a step of each arm costs ...", flush=True)
+    done = subprocess.run(
+        launching.command("ortho_lightning.experiments.comparison.costs", overrides, folder),
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        env=launching.environment(),
+    )
+    if done.returncode != 0:
+        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        print(f"what a step costs could not be measured: {lines[-1] if lines else done.returncode}", flush=True)

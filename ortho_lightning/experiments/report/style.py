@@ -1,0 +1,65 @@
+"""The appearance of arms in a report: colour, line and marker on a light and on a dark page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ortho_lightning.plots.palette import COLOURS, COLOURS_ON_DARK
+
+_DASHES = ((), (6, 2), (2, 1.5), (7, 2, 2, 2))
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+
+@dataclass(frozen=True)
+class Theme:
+    """Colours of a page, on which figures lie without a background of their own."""
+
+    text: str
+    grid: str
+    colours: tuple[str, ...]
+
+
+LIGHT = Theme(text="#1c1c1c", grid="#c9c9c9", colours=COLOURS)
+DARK = Theme(text="#ececec", grid="#4a4a4a", colours=COLOURS_ON_DARK)
+
+
+@dataclass(frozen=True)
+class Style:
+    """The style of an arm; ``number`` is its place among the arms, the baseline's is None."""
+
+    number: int | None
+
+    def colour(self, theme: Theme) -> str:
+        """Return the colour; the baseline has the text's."""
+        return theme.text if self.number is None else theme.colours[self.number % len(theme.colours)]
+
+    @property
+    def dashes(self) -> tuple[float, ...]:
+        """Lengths of dashes and gaps; none for a solid line."""
+        return () if self.number is None else _DASHES[(self.number + 1) % len(_DASHES)]
+
+    @property
+    def marker(self) -> str:
+        """Matplotlib's name of the marker."""
+        return _MARKERS[0 if self.number is None else (self.number + 1) % len(_MARKERS)]
+
+    def line(self, theme: Theme) -> dict[str, Any]:
+        """Return matplotlib's properties of a line."""
+        return {"color": self.colour(theme), "linestyle": (0, self.dashes) if self.dashes else "-", "linewidth": 1.6}
+
+
+def styles(arms: Sequence[str], baseline: str | None) -> dict[str, Style]:
+    """Return a style for each arm."""
+    others = [arm for arm in arms if arm != baseline]
+    return {arm: Style(others.index(arm) if arm in others else None) for arm in arms}
+
+
+def short(text: str, most: int = 16) -> str:
+    """Return a name that fits: its beginning and its end; dollars do not begin a formula."""
+    if len(text) > most:
+        head = math.ceil((most - 1) / 2)
+        text = f"{text[:head]}…{text[len(text) - (most - 1 - head) :]}"
+    return text.replace("$", r"\$")
