@@ -14,7 +14,6 @@ from torch.utils.hooks import RemovableHandle
 
 from ortho_lightning.callbacks.fitting.checkpoint import load_whitening, state_key
 from ortho_lightning.callbacks.fitting.gathering import Gathering
-from ortho_lightning.callbacks.fitting.hook import ForwardHook
 from ortho_lightning.callbacks.fitting.logged import log_whitening
 from ortho_lightning.callbacks.fitting.sources import (
     PREDICT_STEP,
@@ -24,6 +23,7 @@ from ortho_lightning.callbacks.fitting.sources import (
     predicted,
 )
 from ortho_lightning.errors import ConfigurationError
+from ortho_lightning.layers.hooks import ForwardHook
 from ortho_lightning.nn import Whitening
 from ortho_lightning.nn.hyperparameters import Hyperparameters
 

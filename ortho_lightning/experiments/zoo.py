@@ -106,7 +106,7 @@ def examine(name: str) -> Finding:
     if name not in model_names():
         raise ConfigurationError(f"model {name!r}: torchvision has {', '.join(model_names())}")
     size = _SIZES.get(name, _SMALL)
-    callback = OrthogonalityCallback(log_histograms_every_n_epochs=None)
+    callback = OrthogonalityCallback()
     trainer = Trainer(
         max_steps=1,
         accelerator="cpu",

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ortho_lightning.errors import ConfigurationError
+from ortho_lightning.errors import ArgumentTypeError, ConfigurationError
 from ortho_lightning.functional.moments import Moments, check_rows
 
 Vectors: TypeAlias = "Tensor | np.ndarray | Iterable[Any]"
@@ -32,7 +32,7 @@ def as_tensor(vectors: Any, device: torch.device | str = "cpu") -> Tensor:
         return vectors
     if not isinstance(vectors, np.ndarray) or vectors.dtype.kind != "f" or vectors.dtype.itemsize > 8:
         kind = f"an array of {vectors.dtype}" if isinstance(vectors, np.ndarray) else type(vectors).__name__
-        raise TypeError(f"vectors must be a tensor or an array of float16, float32 or float64, got {kind}")
+        raise ArgumentTypeError(f"vectors must be a tensor or an array of float16, float32 or float64, got {kind}")
     native = np.ascontiguousarray(vectors, dtype=vectors.dtype.newbyteorder("="))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*not writable.*")  # nothing writes to it
@@ -55,7 +55,9 @@ def parts(vectors: Vectors, progress: bool = False) -> Iterator[Tensor]:
     if whole and vectors.ndim != 2:  # type: ignore[union-attr]
         raise ConfigurationError(f"vectors must be (N, d), got shape {tuple(vectors.shape)}")  # type: ignore[union-attr]
     if not whole and not isinstance(vectors, Iterable):
-        raise TypeError(f"vectors must be a tensor, an array or an iterable of batches, got {type(vectors).__name__}")
+        raise ArgumentTypeError(
+            f"vectors must be a tensor, an array or an iterable of batches, got {type(vectors).__name__}"
+        )
     found = _slices(vectors) if whole else _batches(vectors)
     total = len(vectors) if whole else None  # type: ignore[arg-type]
     with tqdm(total=total, unit=" vectors", disable=not progress) as bar:

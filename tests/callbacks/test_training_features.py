@@ -11,7 +11,7 @@ from torch import nn
 
 from ortho_lightning import OrthogonalityCallback
 from ortho_lightning import functional as OF
-from ortho_lightning.regularizers import LSH, Gram
+from ortho_lightning.regularizers import LSH, Gram, LayerView
 from tests.callbacks.helpers import PACKAGES, boring, images, make_trainer, twin, vision_module
 
 ALL_ROWS = LSH(max_samples=None)
@@ -187,8 +187,8 @@ def test_low_rank_updates_get_the_gradient_of_the_whole_weight(package, regulari
     update = reference.layer.parametrizations.weight[0]
     weight = reference.layer.parametrizations.weight.original + update.b @ update.a
     output = x @ weight.T
-    observed = weight if isinstance(regularizer, Gram) else output
-    loss = (output + reference.layer.bias).square().mean() + 0.3 * regularizer.penalty(observed.unsqueeze(0))
+    view = LayerView(filters=weight.unsqueeze(0), outputs=output.unsqueeze(0))
+    loss = (output + reference.layer.bias).square().mean() + 0.3 * regularizer.penalty(view)
     for name in ("a", "b"):
         (gradient,) = torch.autograd.grad(loss, getattr(update, name), retain_graph=True)
         found = getattr(model.layer.parametrizations.weight[0], name)
@@ -347,10 +347,8 @@ def test_a_pruned_layer_gets_the_gradient_of_the_weight_that_is_left(package, re
     mask, original = keep.layer["weight_mask"], keep.layer["weight_orig"].requires_grad_()  # after the first epoch
     assert 0 < mask.mean() < 1
     output = keep.batch @ (mask * original).T
-    observed = mask * original if isinstance(regularizer, Gram) else output
-    loss = model.loss(output + keep.layer["bias_mask"] * keep.layer["bias_orig"]) + 0.3 * regularizer.penalty(
-        observed.unsqueeze(0)
-    )
+    view = LayerView(filters=(mask * original).unsqueeze(0), outputs=output.unsqueeze(0))
+    loss = model.loss(output + keep.layer["bias_mask"] * keep.layer["bias_orig"]) + 0.3 * regularizer.penalty(view)
     torch.testing.assert_close(keep.gradient, torch.autograd.grad(loss, original)[0], rtol=1e-4, atol=1e-6)
 
 

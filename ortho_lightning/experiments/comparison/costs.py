@@ -24,8 +24,7 @@ from ortho_lightning.files import write_json
 
 _SILENT = {  # logging is a matter of every 50th step
     "log_every_n_steps": None,
-    "log_histograms_every_n_epochs": None,
-    "log_pictures": None,
+    "monitor": None,
     "log_gradient_ratio_every_n_steps": None,
     "schedule": None,  # a warm-up would leave the penalty out of the first steps
 }

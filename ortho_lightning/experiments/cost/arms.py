@@ -143,6 +143,6 @@ def named_arm(name: str, network: nn.Module, batch: tuple[Tensor, Tensor], optio
         weight=_WEIGHT,
         every_n_steps=every,
         log_every_n_steps=None,
-        log_histograms_every_n_epochs=None,
+        monitor=None,
     )
     return Arm(name, subject, batch, options, callback, every)

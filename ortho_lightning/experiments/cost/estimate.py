@@ -18,7 +18,7 @@ from ortho_lightning.layers import sampling
 from ortho_lightning.layers.filters import effective_weight
 from ortho_lightning.layers.selection import select_layers
 from ortho_lightning.random import mix
-from ortho_lightning.regularizers import LSH
+from ortho_lightning.regularizers import LSH, LayerView
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,11 @@ class _Watch:
     def penalties(self, max_samples: int | None, step: int) -> tuple[list[Tensor], list[float]]:
         """Return the penalty of each layer from so many samples, and its floor."""
         regularizer = LSH(max_samples=max_samples)
-        samples = []
+        views = []
         for number, (name, layer) in enumerate(self.layers.items()):
             sampled = sampling.sample_outputs(layer, self.outputs[name], max_samples, mix(step, number))
-            samples.append(sampling.as_samples(layer, sampled))
-        floors = [regularizer.floor(each) or 0.0 for each in samples]
-        return regularizer.penalties(samples, [0] * len(samples)), floors
+            views.append(LayerView(outputs=sampling.as_samples(layer, sampled), name=name, module=layer))
+        return regularizer.penalties(views), [regularizer.floor(view) or 0.0 for view in views]
 
     def gradients(self, penalties: Sequence[Tensor]) -> list[Tensor]:
         weights = [effective_weight(layer) for layer in self.layers.values()]
