@@ -1,4 +1,4 @@
-"""scripts/compare.py on a tiny configuration: what is run, what is not run again, and what is made of it."""
+"""scripts/compare.py on a tiny configuration: the runs that it makes, repeats or gathers, and the report."""
 
 import csv
 import json
@@ -82,7 +82,7 @@ def test_the_same_command_again_runs_nothing_and_another_arm_only_itself(compare
     }  # fmt: skip
 
 
-def test_a_folder_of_another_configuration_is_refused_before_anything_runs(compared):
+def test_a_folder_of_another_configuration_is_rejected_before_anything_runs(compared):
     cwd, folder, _ = compared
     done = run_script("compare", *TINY, *ARMS, "model.net.width=6", f"hydra.run.dir={folder}", cwd=cwd, expect=2)
     assert "holds a run of another configuration: model.net.width=4 (now 6)" in done.stderr

@@ -1,4 +1,4 @@
-"""The page of a comparison in a browser: whole and legible on a desk and on a phone, in light and in dark."""
+"""The page of a comparison in a browser: whole and legible on a desktop and on a phone, in light and in dark."""
 
 import time
 
@@ -59,7 +59,7 @@ def pages(tmp_path_factory):
 
 @pytest.fixture
 def opened(browser, pages):
-    """Open a page at a width and in a colour scheme, and wait for its pictures."""
+    """Open a page at a width and in a colour scheme, and wait for its figures."""
 
     def open_page(name, width, scheme):
         browser.execute_cdp_cmd(
@@ -82,7 +82,7 @@ def opened(browser, pages):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 400])
 @pytest.mark.parametrize("name", ["full", "long names", "bare"])
-def test_the_page_fits_and_its_pictures_load(opened, name, width, scheme):
+def test_the_page_fits_and_its_figures_load(opened, name, width, scheme):
     browser = opened(name, width, scheme)
     images = browser.execute_script(IMAGES)
     assert len(images) == {"full": 4 + 7, "long names": 4 + 24, "bare": 0}[name]
@@ -101,7 +101,7 @@ def test_the_page_fits_and_its_pictures_load(opened, name, width, scheme):
     assert browser.execute_script(SMALLEST_TEXT) >= 14
 
 
-def test_each_scheme_has_its_own_pictures(opened):
+def test_each_scheme_has_its_own_figures(opened):
     light = opened("full", 1280, "light").execute_script(SOURCES)
     dark = opened("full", 1280, "dark").execute_script(SOURCES)
     assert len(light) == len(dark) == len({*light, *dark}) / 2

@@ -1,4 +1,4 @@
-"""scripts/train.py from a shell: what it writes, refuses and resumes."""
+"""scripts/train.py from a shell: files, error messages and resuming."""
 
 import json
 import re
@@ -26,7 +26,7 @@ def plugin_data(found, tag):
     return HParamsPluginData.FromString(found.SummaryMetadata(tag).plugin_data.content)
 
 
-def test_a_run_writes_logs_results_configuration_and_a_picture(tmp_path):
+def test_a_run_writes_logs_results_configuration_and_a_figure(tmp_path):
     done = run_script("train", *TINY, "regularizer=lsh", "seed=3", cwd=tmp_path)
     (folder,) = runs(tmp_path)
     assert folder.parent == tmp_path / "outputs" / "shapes" / "lsh-seed3"

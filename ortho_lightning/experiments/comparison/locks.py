@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-# Not filelock: a training must hold the lock of its folder also after the comparison that started it was killed, or
-# the same command would start a second training there. The training inherits the lock's descriptor for that, and
-# filelock shows its descriptor to nobody.
+# Not filelock: a training must hold the lock of its folder even after the comparison that started it was killed, or
+# the same command would start a second training there. So the training inherits the lock's descriptor; filelock has
+# no public access to its descriptor, and rejects locks that a process inherited.
 _NOT_SUPPORTED = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP)
 
 

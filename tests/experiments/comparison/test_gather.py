@@ -53,14 +53,14 @@ def test_arms_may_differ_in_the_penalty_and_in_their_own_settings(tmp_path):
         ("regularizer/weight", 0.9, "lsh"),
     ],
 )
-def test_runs_of_other_length_optimizer_data_or_penalty_are_refused(tmp_path, change, value, arm):
+def test_runs_of_other_length_optimizer_data_or_penalty_are_rejected(tmp_path, change, value, arm):
     make(tmp_path / "a", "lsh", 0)
     make(tmp_path / "b", arm, 1, **{change: value})
     with pytest.raises(ConfigurationError, match=f"cannot be compared: they differ in {change.replace('/', '.')}"):
         gathered(find_runs(tmp_path))
 
 
-def test_a_finished_run_counts_more_than_a_failed_one_and_two_different_ones_are_refused(tmp_path):
+def test_a_finished_run_counts_more_than_a_failed_one_and_two_different_ones_are_rejected(tmp_path):
     make(tmp_path / "a", "lsh", 0, failure="out of memory")
     make(tmp_path / "b", "lsh", 0)
     make(tmp_path / "c", "lsh", 0)

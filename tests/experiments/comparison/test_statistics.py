@@ -332,7 +332,7 @@ def test_arms_that_start_otherwise_are_named():
 
 
 @pytest.mark.parametrize("options", [{"confidence": 95, "target": None}, {"confidence": 0.95, "target": 75}])
-def test_percentages_for_fractions_are_refused(options):
+def test_percentages_for_fractions_are_rejected(options):
     with pytest.raises(ConfigurationError, match=r"95: must lie|75: a validation accuracy as a fraction"):
         check_settings(**options)
     with pytest.raises(ConfigurationError):

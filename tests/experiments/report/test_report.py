@@ -89,18 +89,18 @@ def markdown_tables(text):
     return found
 
 
-def test_every_picture_is_one_in_light_and_in_dark(page):
+def test_every_figure_is_one_in_light_and_in_dark(page):
     pairs = list(zip(page.of("img"), page.of("source"), strict=True))
     assert len(pairs) == 4 + 7  # differences, three curves, seven layers
     for image, source in pairs:
         assert image["alt"]
         assert source["media"] == "(prefers-color-scheme: dark)"
-        pictures = []
+        drawings = []
         for uri in (image["src"], source["srcset"]):
             assert uri.startswith(SVG)
-            pictures.append(base64.b64decode(uri.removeprefix(SVG), validate=True))
-            assert ElementTree.fromstring(pictures[-1]).tag == "{http://www.w3.org/2000/svg}svg"
-        assert pictures[0] != pictures[1]
+            drawings.append(base64.b64decode(uri.removeprefix(SVG), validate=True))
+            assert ElementTree.fromstring(drawings[-1]).tag == "{http://www.w3.org/2000/svg}svg"
+        assert drawings[0] != drawings[1]
 
 
 def test_the_page_needs_nothing_else(folder, page):
