@@ -154,7 +154,7 @@ class OrthogonalityCallback(Callback):
         self._scalars = PenaltyScalars(self.log_every_n_steps)
         self._term = None
         if self.regularizer is not None:
-            self._term = PenaltyTerm(self._options(), self._layers, self._steps, self._scalars, self._reports)
+            self._term = PenaltyTerm(TermOptions.of(self), self._layers, self._steps, self._scalars, self._reports)
             self._term.attach(trainer, pl_module)
         if self.monitor is not None:
             self.monitor.on_fit_start(trainer, pl_module)
@@ -231,18 +231,6 @@ class OrthogonalityCallback(Callback):
             self._term.detach()
         if self.monitor is not None:
             self.monitor.close()
-
-    def _options(self) -> TermOptions:
-        assert self.regularizer is not None
-        return TermOptions(
-            self.regularizer,
-            self.weight,
-            self.schedule,
-            self.every_n_steps,
-            self.sync,
-            self.log_every_n_steps,
-            self.log_gradient_ratio_every_n_steps,
-        )
 
     def _angles(self, fresh: bool) -> Mapping[str, AngleStatistics]:
         """Return the angles of the layers now; ``fresh``: the monitor has just measured them."""

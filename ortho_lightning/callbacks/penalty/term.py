@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import torch
@@ -39,6 +39,11 @@ class TermOptions:
     sync: Literal["local", "global"]
     log_every_n_steps: int | None
     log_gradient_ratio_every_n_steps: int | None
+
+    @classmethod
+    def of(cls, callback: Any) -> TermOptions:
+        """Take the options from the callback's attributes of the same names, as they are now."""
+        return cls(**{field.name: getattr(callback, field.name) for field in fields(cls)})
 
 
 class PenaltyTerm:
