@@ -7,6 +7,7 @@ or the point from which training resumed, and is tensor code on whatever device 
 from __future__ import annotations
 
 import math
+import zlib
 
 import torch
 from torch import Tensor
@@ -37,6 +38,11 @@ def normal(index: Tensor, count: int, *key: int) -> Tensor:
     u = uniform(index, 2 * count, *key)
     radius = torch.sqrt(-2 * torch.log1p(-u[:, :count]))
     return radius * torch.cos(2 * math.pi * u[:, count:])
+
+
+def number(name: str) -> int:
+    """Return a number of a name, the same in every process."""
+    return zlib.crc32(name.encode())
 
 
 def mix(*values: int) -> int:

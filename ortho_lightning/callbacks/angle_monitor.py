@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pytorch_lightning import Callback
-from torch import nn
+from torch import Tensor, nn
 
 from ortho_lightning.callbacks.monitoring import angles, dashboard, loggers
 from ortho_lightning.callbacks.monitoring.adapters import Chart
-from ortho_lightning.callbacks.monitoring.arguments import check_interval, check_name
+from ortho_lightning.callbacks.monitoring.arguments import Kind, check_interval, check_kinds, check_name
 from ortho_lightning.callbacks.monitoring.figures import Figures
+from ortho_lightning.callbacks.monitoring.responses import ResponseMonitor, response_row, response_scalars
 from ortho_lightning.callbacks.monitoring.steps import StepCounter
-from ortho_lightning.functional import AngleStatistics
+from ortho_lightning.callbacks.penalty.compatibility import is_compiled
+from ortho_lightning.functional import AngleStatistics, ResponseStatistics
 from ortho_lightning.layers.selection import Layers, check_selection, select_layers
+
+MAX_SAMPLES = 768
+"""Samples of a layer's outputs for its response angles: their sampling error is at most 3.2 degrees."""
 
 
 class AngleMonitor(Callback):
-    """Measure the angles between the filters of chosen layers while a network trains, and log them.
+    """Measure both kinds of angle between the filters of chosen layers while a network trains, and log them.
 
     It adds nothing to the loss and draws nothing from the random state: training is bit-identical to training without
     it. :class:`~ortho_lightning.OrthogonalityCallback` has one of its own by default.
@@ -27,6 +32,8 @@ class AngleMonitor(Callback):
         layers: None for every Conv1d/2d/3d and Linear with two or more filters; a shell-style pattern for the whole
             dotted name (``"layer*.conv*"``), a list of patterns, or a predicate ``(name, module) -> bool``.
         exclude: layers to leave out, likewise.
+        kinds: which angles: "filter", between the weights, and "response", between what the filters say of the inputs
+            that they really get (see :func:`~ortho_lightning.functional.response_angles`).
         every_n_steps: steps between angle scalars, the first step included; None: never.
         histograms_every_n_epochs: epochs between histograms of the angles, and one before training; None: never.
         figures: figures of each layer's angles in a training: one before it, the others evenly to its end; None: never.
@@ -44,6 +51,7 @@ class AngleMonitor(Callback):
         self,
         layers: Layers = None,
         exclude: Layers = None,
+        kinds: Sequence[Kind] = ("filter", "response"),
         every_n_steps: int | None = 50,
         histograms_every_n_epochs: int | None = 1,
         figures: int | None = 3,
@@ -51,12 +59,14 @@ class AngleMonitor(Callback):
     ) -> None:
         check_selection("layers", layers)
         check_selection("exclude", exclude)
+        check_kinds(kinds)
         check_interval("every_n_steps", every_n_steps)
         check_interval("histograms_every_n_epochs", histograms_every_n_epochs)
         check_interval("figures", figures)
         check_name(name)
         self.layers = layers
         self.exclude = exclude
+        self.kinds = tuple(kinds)
         self.every_n_steps = every_n_steps
         self.histograms_every_n_epochs = histograms_every_n_epochs
         self.figures = figures
@@ -64,6 +74,8 @@ class AngleMonitor(Callback):
         self.measured: dict[str, AngleStatistics] = {}
         """What was measured last, by layer."""
         self._layers: dict[str, nn.Module] = {}
+        self._responses: ResponseMonitor | None = None
+        self._module: nn.Module | None = None
         self._steps = StepCounter()
         self._figures = Figures(name, figures)
 
@@ -86,8 +98,10 @@ class AngleMonitor(Callback):
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Select the layers."""
+        self._module = pl_module
         self._layers = select_layers(pl_module, self.layers, self.exclude)
         self._steps.begin_fit()
+        self._responses = ResponseMonitor(self._layers, MAX_SAMPLES) if "response" in self.kinds else None
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Log what the layers are, and their angles before training."""
@@ -98,6 +112,10 @@ class AngleMonitor(Callback):
         loggers.log_text(trainer, f"{self.name}/layers", dashboard.layer_table(self._layers))
         dashboard.log_layout_once(trainer, self)
         self._figures.start(trainer, pl_module, self._layers)
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        """Sample the layers' outputs, if they are due."""
+        self.begin_batch(trainer, pl_module, shared=False)
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
         """Note that the batch ends a step."""
@@ -128,21 +146,46 @@ class AngleMonitor(Callback):
         self.close()
 
     def close(self) -> None:
-        """Stop drawing; safe to call twice."""
+        """Stop drawing and sampling; safe to call twice."""
+        if self._responses is not None:
+            self._responses.close()
         self._figures.close()
 
     # ------------------------------------------------------------------------------------------------ measurements
 
+    def begin_batch(self, trainer: Any, module: Any, shared: bool) -> Callable[[Mapping[str, Tensor]], None] | None:
+        """Begin to sample, if response angles are due in this batch.
+
+        Args:
+            trainer: of the fit.
+            module: that is trained.
+            shared: the owner of the monitor has samples of its own.
+
+        Returns:
+            Where the owner hands its samples to, or None if they are not wanted.
+        """
+        if self._responses is None or self.every_n_steps is None or self._steps.step % self.every_n_steps:
+            return None
+        if shared:
+            return self._responses.take
+        if not is_compiled(module):  # hooks that come and go would compile every step anew
+            self._responses.begin_batch(self._steps.step, trainer.global_rank)
+        return None
+
     def scalars_of_batch(self) -> dict[str, float]:
         """End a batch, and return the angle scalars if they are due; a callback that owns the monitor calls this."""
+        if self._responses is not None:
+            self._responses.end_batch()
         step = self._steps.end_batch()
         if step is None or self.every_n_steps is None or step % self.every_n_steps:
             return {}
-        return self._scalars()
+        return self._filter_scalars() | response_scalars(self.responses)
 
     def scalars_of_end(self) -> dict[str, float]:
         """Return the angle scalars after training."""
-        return self._scalars() if self._steps.step > 0 and self.every_n_steps is not None else {}
+        if self._steps.step == 0 or self.every_n_steps is None:
+            return {}
+        return self._filter_scalars()  # no batch runs any more whose responses could be measured
 
     def angle_report(self, module: nn.Module | None = None) -> list[dict[str, Any]]:
         """Return the angles between the filters of each selected layer, in degrees, as they are now.
@@ -154,24 +197,46 @@ class AngleMonitor(Callback):
         Returns:
             A dict a layer: name, groups, k (filters a group), d, mean, std, min, max, rms_cos, max_abs_cos, null_std
             (standard deviation for random directions in R^d), spread_ratio (std / null_std; below 1: closer to right
-            angles than chance), welch_floor (the smallest rms cosine that k filters in R^d can have).
+            angles than chance), welch_floor (the smallest rms cosine that k filters in R^d can have). Of the response
+            angles as they were measured last in ``fit``, None where they were not: response_mean, response_std,
+            response_min, response_max, response_rms_similarity, response_max_abs_similarity, response_sampling_error
+            (standard deviation of an angle by sampling), response_std_before (in the first step of the fit).
 
         Raises:
             ConfigurationError: without a module before the first ``fit``.
             LayerSelectionError: if the selection matches no layer of ``module``.
         """
-        return angles.selected_report(self._layers, module, self.layers, self.exclude)
+        rows = angles.selected_report(self._layers, module, self.layers, self.exclude)
+        self.add_responses(rows, module)
+        return rows
+
+    def add_responses(self, rows: list[dict[str, Any]], module: nn.Module | None) -> None:
+        """Add what was measured last to the rows of a report, if ``module`` is the one of the last ``fit``."""
+        known = self._responses if module is None or module is self._module else None
+        for row in rows:
+            of_layer = (known.measured.get(row["name"]), known.before.get(row["name"])) if known else (None, None)
+            row.update(response_row(*of_layer))
 
     def chart_sections(self) -> Mapping[str, list[Chart]]:
         """Return the charts of the dashboard, by section."""
-        return {self.name: dashboard.angle_charts(self.name, list(self._layers))}
+        return {self.name: dashboard.angle_charts(self.name, list(self._layers), self.kinds)}
 
-    def _scalars(self) -> dict[str, float]:
+    @property
+    def responses(self) -> dict[str, ResponseStatistics]:
+        """The response angles that were measured last, by layer."""
+        return {} if self._responses is None else self._responses.measured
+
+    def _filter_scalars(self) -> dict[str, float]:
+        if "filter" not in self.kinds:
+            return {}
         self.measured = angles.layer_angles(self._layers)
         return angles.angle_scalars(self.measured)
 
     def _log_histograms(self, trainer: Any) -> None:
         if self.histograms_every_n_epochs is None:
             return
-        for name, statistics in angles.layer_angles(self._layers).items():
-            loggers.log_angle_histogram(trainer, f"{self.name}/angles/{name}", statistics)
+        if "filter" in self.kinds:
+            for name, statistics in angles.layer_angles(self._layers).items():
+                loggers.log_angle_histogram(trainer, f"{self.name}/angles/{name}", statistics)
+        for name, responses in self.responses.items():
+            loggers.log_angle_histogram(trainer, f"{self.name}/response_angles/{name}", responses)

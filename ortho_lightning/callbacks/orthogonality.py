@@ -173,6 +173,11 @@ class OrthogonalityCallback(Callback):
         """Take part in the steps of this batch."""
         if self._term is not None:
             self._term.begin_batch(trainer)
+        if self.monitor is not None:
+            shared = self._term is not None and self._term.samples_outputs
+            take = self.monitor.begin_batch(trainer, pl_module, shared)
+            if self._term is not None:
+                self._term.observer = take
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
         """Note that the batch ends a step."""
@@ -240,7 +245,10 @@ class OrthogonalityCallback(Callback):
 
     def angle_report(self, module: nn.Module | None = None) -> list[dict[str, Any]]:
         """Return the angles of each selected layer as they are now; see :meth:`AngleMonitor.angle_report`."""
-        return angles.selected_report(self._layers, module, self.layers, self.exclude)
+        rows = angles.selected_report(self._layers, module, self.layers, self.exclude)
+        if self.monitor is not None:
+            self.monitor.add_responses(rows, module)
+        return rows
 
     def chart_sections(self) -> Mapping[str, list[Chart]]:
         """Return the charts of the dashboard, by section: the loss, the angles and the penalty."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import nn
 
 
@@ -35,3 +36,8 @@ def idle_hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
 
 def _find_idle_hook() -> Any:
     return idle_hook
+
+
+def in_backward() -> bool:
+    """Return whether a backward pass is running, as in the recomputation of activation checkpointing."""
+    return torch._C._current_graph_task_id() != -1  # what torch.utils.checkpoint itself asks

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, get_args
 
 from ortho_lightning.errors import ConfigurationError
+
+Kind = Literal["filter", "response"]
 
 
 def check_interval(option: str, value: Any, never: bool = True) -> None:
@@ -13,6 +15,13 @@ def check_interval(option: str, value: Any, never: bool = True) -> None:
         return
     if not isinstance(value, int) or value < 1:
         raise ConfigurationError(f"{option}={value!r}: must be an integer of 1 or more")
+
+
+def check_kinds(kinds: Any) -> None:
+    """Raise ConfigurationError unless it lists kinds of angles, each once."""
+    known = get_args(Kind)
+    if isinstance(kinds, str) or not kinds or not set(kinds) <= set(known) or len(set(kinds)) != len(kinds):
+        raise ConfigurationError(f"kinds={kinds!r}: must list one or both of {known}")
 
 
 def check_name(name: Any) -> None:

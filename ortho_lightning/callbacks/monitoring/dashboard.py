@@ -11,6 +11,7 @@ from torch import nn
 from ortho_lightning import functional as OF
 from ortho_lightning.callbacks.monitoring import angles, loggers
 from ortho_lightning.callbacks.monitoring.adapters import Chart, Layout
+from ortho_lightning.callbacks.monitoring.arguments import Kind
 from ortho_lightning.tables import markdown_table
 
 ON_THE_BAR = ("total_loss", "penalty", "angle_std")
@@ -44,13 +45,19 @@ def layout(of_callbacks: Sequence[Mapping[str, list[Chart]]]) -> Layout:
     return {"task": task, **sections}
 
 
-def angle_charts(name: str, layers: Sequence[str]) -> list[Chart]:
+def angle_charts(name: str, layers: Sequence[str], kinds: Sequence[Kind]) -> list[Chart]:
     """Return the charts of a callback's angles, the layers from input to output."""
-    return [
+    of_filters = [
         Chart("angle, mean ± spread", (f"{name}/angle_mean", f"{name}/angle_lower", f"{name}/angle_upper"), True),
         Chart("spread by layer, 1 = random", _by_layer(name, "spread_ratio", layers)),
         Chart("largest |cos|", _by_layer(name, "max_abs_cos", layers)),
     ]
+    band = tuple(f"{name}/response_angle_{line}" for line in ("mean", "lower", "upper"))
+    of_responses = [
+        Chart("response angle, mean ± std", band, True),
+        Chart("response angle std by layer", _by_layer(name, "response_angle_std", layers)),
+    ]
+    return (of_filters if "filter" in kinds else []) + (of_responses if "response" in kinds else [])
 
 
 def loss_chart(name: str) -> Chart:

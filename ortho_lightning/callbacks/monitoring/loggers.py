@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ortho_lightning.callbacks.monitoring.adapters import Adapter, Histogram, Layout, adapter_for
-from ortho_lightning.functional import AngleStatistics
+from ortho_lightning.functional import AngleStatistics, ResponseStatistics
 
 
 def log_step(trainer: Any) -> int:
@@ -36,7 +36,7 @@ def log_scalars(trainer: Any, metrics: dict[str, float], step: int | None = None
         logger.log_metrics(metrics=metrics, step=log_step(trainer) if step is None else step)
 
 
-def log_angle_histogram(trainer: Any, tag: str, statistics: AngleStatistics) -> None:
+def log_angle_histogram(trainer: Any, tag: str, statistics: AngleStatistics | ResponseStatistics) -> None:
     """Give a histogram of angles to the loggers that have histograms; bins are fixed, so that epochs compare."""
     if statistics.pairs:
         bins = len(statistics.counts)

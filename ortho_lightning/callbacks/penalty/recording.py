@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,10 +14,10 @@ from torch.utils.hooks import RemovableHandle
 
 from ortho_lightning.errors import UnsupportedLayerError
 from ortho_lightning.layers import sampling
-from ortho_lightning.layers.filters import filter_counts, layer_filters, trains, weight_of_run
-from ortho_lightning.layers.hooks import ForwardHook
+from ortho_lightning.layers.filters import layer_filters, trains, weight_of_run
+from ortho_lightning.layers.hooks import ForwardHook, in_backward
 from ortho_lightning.layers.sampling import SampledInputs, Sampling
-from ortho_lightning.random import mix
+from ortho_lightning.random import mix, number
 from ortho_lightning.regularizers import LayerView
 
 Outputs = Tensor | SampledInputs
@@ -80,7 +78,7 @@ class LayerRecorder:
         self.open = False
         self.persistent = False
         """Whether the hooks stay in place between steps."""
-        self._numbers = {name: zlib.crc32(name.encode()) for name in layers}  # the same in every process
+        self._numbers = {name: number(name) for name in layers}
         self._seed = 0
         self._runs: list[Run] = []
         self._counted: Counter[str] = Counter()
@@ -168,7 +166,7 @@ class LayerRecorder:
 
     def _record_run(self, name: str, module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
         """Record a run of a selected layer; called by its hook. Return the output to hand on."""
-        if _in_backward():
+        if in_backward():
             self._recognize_reentrant_checkpointing(name)
             return output
         if not self.open:
@@ -210,7 +208,7 @@ def sample(
     if not isinstance(output, Tensor) or not output.is_floating_point():
         kind = output.dtype if isinstance(output, Tensor) else type(output).__name__
         raise UnsupportedLayerError(name, f"its outputs are {kind}, not floating-point numbers")
-    if hasattr(output, "full_tensor") or sampling.channels(module, output) != math.prod(filter_counts(module)):
+    if not sampling.covers_all_filters(module, output):
         raise UnsupportedLayerError(
             name,
             f"its output of shape {tuple(output.shape)} is not that of all its filters, as under tensor "
@@ -232,8 +230,3 @@ def _graph(loss: Tensor) -> set[Any]:
             nodes.add(node)
             waiting.extend(parent for parent, _ in node.next_functions)
     return nodes
-
-
-def _in_backward() -> bool:
-    # what torch.utils.checkpoint itself asks to tell a recomputation
-    return torch._C._current_graph_task_id() != -1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -23,7 +23,7 @@ from ortho_lightning.callbacks.penalty.scope import FitScope
 from ortho_lightning.callbacks.penalty.step_penalty import StepPenalty
 from ortho_lightning.functional import AngleStatistics
 from ortho_lightning.random import mix
-from ortho_lightning.regularizers import Regularizer
+from ortho_lightning.regularizers import LayerView, Regularizer
 
 ScheduleFunction = Callable[[int, float], float]
 
@@ -67,6 +67,8 @@ class PenaltyTerm:
     ) -> None:
         self.penalty: Tensor | None = None
         """The last total penalty before weight, without graph."""
+        self.observer: Callable[[Mapping[str, Tensor]], None] | None = None
+        """Gets the sampled outputs of the next step, where there are any."""
         self.recorder = LayerRecorder(layers, options.regularizer.sampling)
         self._options = options
         self._layers = layers
@@ -150,6 +152,7 @@ class PenaltyTerm:
             return None
         if self._scalars.wants_diagnostics(step):
             self._scalars.diagnosed(step, self._step_penalty.diagnostics(views))
+        self._show_outputs(views)
         self.penalty = penalties.total.detach()
         self._collapse.update(self.penalty)
         factor = weight * self._options.every_n_steps
@@ -180,6 +183,15 @@ class PenaltyTerm:
         message = self._collapse.check([found.rms_cos for found in measured.values()])
         if message is not None and self._options.weight > 0:
             self._reports.once("collapse", message.format(weight=self._options.weight))
+
+    @property
+    def samples_outputs(self) -> bool:
+        """Whether the step at hand samples outputs for its penalty."""
+        return self._options.regularizer.sampling is not None and self._is_due
+
+    def _show_outputs(self, views: Mapping[str, Sequence[LayerView]]) -> None:
+        if self.observer is not None:
+            self.observer({name: own[0].outputs for name, own in views.items()})
 
     @property
     def _is_due(self) -> bool:

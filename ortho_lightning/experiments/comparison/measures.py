@@ -48,6 +48,8 @@ LAYER_MEASURES = (
     LayerMeasure("spread_ratio", "spread_ratio"),
     LayerMeasure("max_abs_cos", "max_abs_cos", max),
     LayerMeasure("rms_cos"),
+    LayerMeasure("response_mean", "response_angle_mean"),
+    LayerMeasure("response_std", "response_angle_std"),
 )
 OF_LAYERS = {measure.of_run: measure for measure in LAYER_MEASURES if measure.of_run is not None}
 MEASURES = (

@@ -65,6 +65,7 @@ CURVES = (
     Curve("val_accuracy", "Validation accuracy", "validation accuracy (%)", factor=100.0),
     Curve("train_loss", "Training loss", "loss"),
     Curve("spread_ratio", "Angle spread / random", "spread / random", random=True),
+    Curve("response_angle_std", "Response angle std", "standard deviation (degrees)"),
 )
 
 

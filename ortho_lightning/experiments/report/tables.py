@@ -93,6 +93,7 @@ def _main_columns(summary: Summary) -> list[ArmColumn]:
         _mean("angle_std", "angle spread (deg)"),
         _mean("spread_ratio", "spread / random"),
         _mean("max_abs_cos", "largest abs cos", 3),
+        _mean("response_angle_std", "response angle std (deg)"),
     ]
 
 
@@ -108,6 +109,8 @@ def _main_legend(summary: Summary) -> list[str]:
         "cosine is the largest between any two filters of a layer. Spread / random is the spread of the angles over "
         "that of random directions: below 1 the filters are closer to right angles than chance, above 1 training has "
         "drawn some together.",
+        "Response angles are those between what the filters say of the inputs that they really get, from samples of the "
+        "last step in which they were measured; the other angles are between the weights.",
     ]
 
 
@@ -187,6 +190,8 @@ _LAYERS = (
     LayerColumn("rms cos", lambda layer, arm: number(arm.measures["rms_cos"], 3)),
     LayerColumn("Welch floor", lambda layer, arm: number(layer.welch_floor, 3) if layer.k > layer.d else MISSING),
     LayerColumn("largest abs cos", lambda layer, arm: number(arm.measures["max_abs_cos"], 3)),
+    LayerColumn("response mean (deg)", lambda layer, arm: number(arm.measures["response_mean"])),
+    LayerColumn("response std (deg)", lambda layer, arm: number(arm.measures["response_std"])),
 )
 
 

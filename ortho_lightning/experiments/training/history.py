@@ -12,12 +12,13 @@ from torch import Tensor
 
 from ortho_lightning import OrthogonalityCallback
 from ortho_lightning.callbacks.monitoring.angles import angle_scalars
+from ortho_lightning.callbacks.monitoring.responses import response_scalars
 from ortho_lightning.experiments.common.records import EpochRecord, without_nan
 from ortho_lightning.experiments.training.angle_figure import AngleSnapshot
 from ortho_lightning.files import write_json
 
 _METRICS = {name.replace("/", "_"): name for name in ("train/loss", "train/accuracy", "val/loss", "val/accuracy")}
-_ANGLES = ("angle_mean", "angle_std", "spread_ratio", "max_abs_cos")
+_ANGLES = ("angle_mean", "angle_std", "spread_ratio", "max_abs_cos", "response_angle_mean", "response_angle_std")
 
 
 class History(Callback):
@@ -47,6 +48,8 @@ class History(Callback):
         values = {key: found[name].item() if name in found else None for key, name in _METRICS.items()}
         values["penalty"] = None if self._ortho is None or self._ortho.penalty is None else self._ortho.penalty.item()
         angles = angle_scalars(AngleSnapshot.of(self._ortho, pl_module).angles)
+        if self._ortho is not None and self._ortho.monitor is not None:
+            angles |= response_scalars(self._ortho.monitor.responses)  # of the last step that had them
         values |= {key: angles.get(key) for key in _ANGLES}
         self.epochs.append(EpochRecord(trainer.current_epoch, without_nan(values)))
         if trainer.is_global_zero:

@@ -13,7 +13,11 @@ from ortho_lightning.tables import markdown_table
 
 # The scalars that runs are judged by, and their titles.
 _JUDGED_BY = {"test/accuracy": "test accuracy", "val/accuracy": "validation accuracy"}
-_ANGLES_BY = {"angle_std": "angle spread (degrees)", "spread_ratio": "spread / random"}
+_ANGLES_BY = {
+    "angle_std": "angle spread (degrees)",
+    "spread_ratio": "spread / random",
+    "response_angle_std": "response angle std (degrees)",
+}
 _SHOWN = ("regularizer", "weight", "lambda1", "lambda2", "gamma")
 
 
@@ -49,9 +53,20 @@ def choice(config: DictConfig, group: str) -> str:
 
 def summary(record: RunRecord) -> str:
     """Return the layers' angles and the accuracies of a finished run, for the terminal."""
-    rows = [["layer", "k", "d", "angle mean (deg)", "spread (deg)", "spread / random", "largest |cos|"]]
+    rows = [
+        [
+            "layer",
+            "k",
+            "d",
+            "angle mean (deg)",
+            "spread (deg)",
+            "spread / random",
+            "largest |cos|",
+            "response std (deg)",
+        ]
+    ]
     for layer in record.layers:
-        values = (layer.values[name] for name in ("mean", "std", "spread_ratio", "max_abs_cos"))
+        values = (layer.values.get(name) for name in ("mean", "std", "spread_ratio", "max_abs_cos", "response_std"))
         shown = ("-" if value is None else f"{value:.2f}" for value in values)
         rows.append([layer.name, str(layer.k), str(layer.d), *shown])
     lines = [markdown_table(rows), ""] if record.layers else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import sys
 from typing import Any, cast
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from ortho_lightning.layers.filters import whole
+from ortho_lightning.layers.filters import filter_counts, whole
 from ortho_lightning.layers.sampling.positions import Places, channel_axis, flat, is_flat, places_of, positions_of
 
 
@@ -141,3 +142,10 @@ def channels(module: nn.Module, output: Tensor) -> int:
     """Return the number of filters in the output; 0 if it is too small to have an axis for them."""
     axis = channel_axis(module)
     return output.shape[axis] if output.dim() >= -axis else 0
+
+
+def covers_all_filters(module: nn.Module, output: Any) -> bool:
+    """Return whether the output is a floating-point tensor with an entry for each of the layer's filters."""
+    if not isinstance(output, Tensor) or not output.is_floating_point() or hasattr(output, "full_tensor"):
+        return False
+    return channels(module, output) == math.prod(filter_counts(module))

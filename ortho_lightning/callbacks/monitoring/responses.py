@@ -1,0 +1,113 @@
+"""Response angles during training: samples of the layers' outputs in the steps in which they are due."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from ortho_lightning import functional as OF
+from ortho_lightning.callbacks.monitoring.angles import WIDEST_LOGGED
+from ortho_lightning.layers import sampling
+from ortho_lightning.layers.hooks import ForwardHook, in_backward
+from ortho_lightning.random import mix, number
+
+
+class ResponseMonitor:
+    """Takes samples of the layers' outputs and measures the response angles between their filters.
+
+    The samples are the penalty's own where the owner of the monitor hands them over (:meth:`take`); otherwise hooks
+    take them, from the first run of each layer in the batch, and copies of them only, so that training does not change.
+    Under DDP each process measures its own samples.
+
+    Args:
+        layers: the layers by name.
+        max_samples: samples of a layer's outputs.
+    """
+
+    def __init__(self, layers: Mapping[str, nn.Module], max_samples: int) -> None:
+        self.measured: dict[str, OF.ResponseStatistics] = {}
+        """What was measured last, by layer."""
+        self.before: dict[str, OF.ResponseStatistics] = {}
+        """What was measured first in this fit, by layer."""
+        self._layers = layers
+        self._max_samples = max_samples
+        self._seed = 0
+        self._handles: list[RemovableHandle] = []
+        self._outputs: dict[str, Tensor] = {}
+
+    def begin_batch(self, step: int, rank: int) -> None:
+        """Sample the outputs of this batch by hooks."""
+        self._remove()
+        self._seed = mix(step, rank)
+        for name, module in self._layers.items():
+            self._handles.append(module.register_forward_hook(self._hook(name), with_kwargs=True))
+
+    def take(self, outputs: Mapping[str, Tensor]) -> None:
+        """Take sampled outputs ``(groups, n, k)`` by layer; of several runs in a batch the first counts."""
+        for name, samples in outputs.items():
+            self._outputs.setdefault(name, samples.detach())
+
+    def end_batch(self) -> None:
+        """Measure the samples of the batch, if any were taken."""
+        self._remove()
+        outputs, self._outputs = self._outputs, {}
+        for name, samples in outputs.items():
+            step = math.ceil(samples.shape[-1] / WIDEST_LOGGED)
+            statistics = OF.response_statistics(samples[..., ::step])
+            if statistics.n > 0 and statistics.pairs > 0:
+                self.measured[name] = statistics
+                self.before.setdefault(name, statistics)
+
+    def close(self) -> None:
+        """Remove the hooks and forget the samples; safe to call twice."""
+        self._remove()
+        self._outputs = {}
+
+    def _hook(self, name: str) -> ForwardHook:
+        def ran(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+            if name not in self._outputs and not in_backward() and sampling.covers_all_filters(module, output):
+                with torch.no_grad():
+                    samples = sampling.sample_outputs(module, output, self._max_samples, mix(self._seed, number(name)))
+                    self.take({name: sampling.as_samples(module, samples)})
+
+        return ForwardHook(ran)
+
+    def _remove(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+
+def response_scalars(measured: Mapping[str, OF.ResponseStatistics]) -> dict[str, float]:
+    """Return scalars of each layer, ``<scalar>/<layer>``, and their means over layers, with a band of the mean std."""
+    if not measured:
+        return {}
+    scalars: dict[str, float] = {}
+    for key, of_layer in (("response_angle_mean", "mean"), ("response_angle_std", "std")):
+        values = {name: getattr(statistics, of_layer) for name, statistics in measured.items()}
+        scalars |= {f"{key}/{name}": value for name, value in values.items()}
+        scalars[key] = sum(values.values()) / len(values)
+    scalars["response_angle_lower"] = scalars["response_angle_mean"] - scalars["response_angle_std"]
+    scalars["response_angle_upper"] = scalars["response_angle_mean"] + scalars["response_angle_std"]
+    return scalars
+
+
+def response_row(
+    statistics: OF.ResponseStatistics | None, before: OF.ResponseStatistics | None
+) -> dict[str, float | None]:
+    """Return the response angles of a layer as part of its row in ``angle_report``."""
+    return {
+        "response_mean": None if statistics is None else statistics.mean,
+        "response_std": None if statistics is None else statistics.std,
+        "response_min": None if statistics is None else statistics.min,
+        "response_max": None if statistics is None else statistics.max,
+        "response_rms_similarity": None if statistics is None else statistics.rms_similarity,
+        "response_max_abs_similarity": None if statistics is None else statistics.max_abs_similarity,
+        "response_sampling_error": None if statistics is None else statistics.sampling_error,
+        "response_std_before": None if before is None else before.std,
+    }
