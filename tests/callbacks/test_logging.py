@@ -65,7 +65,8 @@ def test_floor_and_active_fraction_stand_beside_the_penalty(tmp_path):
 def test_histograms_have_fixed_bins_and_every_pair(tmp_path):
     module = fit(tmp_path, OrthogonalityCallback(None))
     found = events(tmp_path)
-    assert set(found.Tags()["histograms"]) == {f"ortho/angles/{layer}" for layer in LAYERS}
+    kinds = ("angles", "response_angles")
+    assert set(found.Tags()["histograms"]) == {f"ortho/{kind}/{layer}" for kind in kinds for layer in LAYERS}
     series = found.Histograms("ortho/angles/net.0")
     assert [event.step for event in series] == [0, 3, 6]  # before training and after each epoch of 3 steps
     for event in series:

@@ -109,8 +109,8 @@ def _main_legend(summary: Summary) -> list[str]:
         "cosine is the largest between any two filters of a layer. Spread / random is the spread of the angles over "
         "that of random directions: below 1 the filters are closer to right angles than chance, above 1 training has "
         "drawn some together.",
-        "Response angles are those between what the filters say of the inputs that they really get, from samples of the "
-        "last step in which they were measured; the other angles are between the weights.",
+        "Response angles lie between what the filters say of the inputs that they really get, from samples of the last "
+        "step in which they were measured; the other angles lie between the weights.",
     ]
 
 

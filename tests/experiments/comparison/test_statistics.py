@@ -293,7 +293,8 @@ def test_epochs_to_the_target_are_counted_from_one():
 
 def test_figures_of_a_run():
     layers = [{"name": "a", "mean": 90.0, "std": 4.0, "spread_ratio": 1.0, "max_abs_cos": 0.5},
-              {"name": "b", "mean": 88.0, "std": 6.0, "spread_ratio": 1.5, "max_abs_cos": 0.3},
+              {"name": "b", "mean": 88.0, "std": 6.0, "spread_ratio": 1.5, "max_abs_cos": 0.3,
+               "response_mean": 92.0, "response_std": 12.0},
               {"name": "one filter", "mean": math.nan, "std": math.nan, "spread_ratio": math.nan,
                "max_abs_cos": math.nan}]  # fmt: skip
     one = scores("lsh", [0.5])[0] | {"layers": layers, "robustness": {"rotated": 0.25}, "penalty": 0.125,
@@ -302,6 +303,7 @@ def test_figures_of_a_run():
     assert found == {
         "test_accuracy": 50.0, "best_test_accuracy": 62.5, "best_epoch": 4.0, "val_accuracy": None,
         "epochs_to_target": None, "angle_mean": 89.0, "angle_std": 5.0, "spread_ratio": 1.25, "max_abs_cos": 0.5,
+        "response_angle_mean": 92.0, "response_angle_std": 12.0,
         "penalty": 0.125, "robustness/rotated": 25.0,
     }  # fmt: skip
 
