@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pytorch_lightning import Callback
 from torch import nn
 
+from ortho_lightning.callbacks.base import LightningCallback
 from ortho_lightning.callbacks.monitoring import angles, dashboard, loggers
 from ortho_lightning.callbacks.monitoring.adapters import Chart
 from ortho_lightning.callbacks.monitoring.arguments import check_interval, check_name
@@ -17,7 +17,7 @@ from ortho_lightning.functional import AngleStatistics
 from ortho_lightning.layers.selection import Layers, check_selection, select_layers
 
 
-class AngleMonitor(Callback):
+class AngleMonitor(LightningCallback):
     """Measure the angles between the filters of chosen layers while a network trains, and log them.
 
     It adds nothing to the loss and draws nothing from the random state: training is bit-identical to training without

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pytorch_lightning import Callback
 from torch import Tensor, nn
 
 from ortho_lightning.callbacks.angle_monitor import AngleMonitor
+from ortho_lightning.callbacks.base import LightningCallback
 from ortho_lightning.callbacks.monitoring import angles, dashboard
 from ortho_lightning.callbacks.monitoring.adapters import Chart
 from ortho_lightning.callbacks.monitoring.arguments import check_interval, check_name
@@ -26,7 +26,7 @@ from ortho_lightning.regularizers import LSH, Regularizer
 _MANY = 50  # steps after which something should have happened, where the user gave no interval
 
 
-class OrthogonalityCallback(Callback):
+class OrthogonalityCallback(LightningCallback):
     """Push the filters of chosen layers towards mutual right angles while a network trains.
 
     The penalty joins the value that ``training_step`` returns (or, under manual optimization, the next
