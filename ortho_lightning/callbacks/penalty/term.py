@@ -16,6 +16,7 @@ from ortho_lightning.callbacks.penalty import compatibility, intercept
 from ortho_lightning.callbacks.penalty.arguments import current_weight
 from ortho_lightning.callbacks.penalty.collapse import CollapseWatch
 from ortho_lightning.callbacks.penalty.gradient_ratio import GradientRatio
+from ortho_lightning.callbacks.penalty.outweighing import OutweighingWatch
 from ortho_lightning.callbacks.penalty.recording import LayerRecorder
 from ortho_lightning.callbacks.penalty.reports import Reports
 from ortho_lightning.callbacks.penalty.scalars import Joined, PenaltyScalars
@@ -24,6 +25,8 @@ from ortho_lightning.callbacks.penalty.step_penalty import StepPenalty
 from ortho_lightning.functional import AngleStatistics
 from ortho_lightning.random import mix
 from ortho_lightning.regularizers import Regularizer
+
+_MANY = 50  # steps between looks at the training, where the user gave no interval
 
 ScheduleFunction = Callable[[int, float], float]
 
@@ -71,6 +74,7 @@ class PenaltyTerm:
         self._scope = FitScope()
         self._step_penalty = StepPenalty(layers, options.regularizer, options.sync)
         self._collapse = CollapseWatch()
+        self._outweighing = OutweighingWatch(options.weight, options.log_every_n_steps or _MANY)
         self._gradient_ratio: GradientRatio | None = None
         self._gradient_ratios: dict[str, float] = {}
         self._module: nn.Module | None = None
@@ -149,7 +153,12 @@ class PenaltyTerm:
         self._collapse.update(self.penalty)
         factor = weight * self._options.every_n_steps
         self._scalars.join(Joined(self.penalty, penalties.by_layer, weight, factor))
-        return factor * penalties.total if weight > 0 else None
+        if weight == 0:
+            return None
+        message = self._outweighing.check(self.penalty, loss, weight, lambda: self._step_penalty.floor(views) or 0.0)
+        if message is not None:
+            self._reports.once("outweighing", message)
+        return factor * penalties.total
 
     def step_ran(self, module: Any) -> None:
         """Report runs whose penalty is lost, and forget them."""
