@@ -205,3 +205,24 @@ def test_a_method_that_is_wrapped_keeps_its_signature_and_name():
 
     make_trainer([OrthogonalityCallback(Gram()), Looking()]).fit(Plain())
     assert seen == [("(batch, batch_idx)", "training_step")]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+@pytest.mark.parametrize("regularizer", [LSH(), Gram()])
+@pytest.mark.parametrize("how", ["export", "strict export", "trace"])
+def test_a_layer_is_exported_inside_of_the_step(package, regularizer, how):
+    made = []
+
+    class Exporting(MODELS[package]):
+        def training_step(self, batch, batch_idx):
+            if how == "trace":
+                made.append(torch.jit.trace(self.layer, (batch,)))
+            else:
+                made.append(torch.export.export(self.layer, (batch,), strict=how == "strict export").module())
+            torch.testing.assert_close(made[-1](batch), self.layer(batch))
+            return super().training_step(batch, batch_idx)
+
+    callback = OrthogonalityCallback(regularizer, weight=0.01, log_every_n_steps=1)
+    make_trainer(callback, package, max_steps=2).fit(Exporting())
+    assert len(made) == 2
+    assert callback.penalty > 0
