@@ -9,21 +9,8 @@ from torch import nn
 from ortho_lightning import OrthogonalityCallback
 from ortho_lightning import functional as OF
 from ortho_lightning.regularizers import LSH, Gram
+from tests.callbacks.fits import kept_logger
 from tests.callbacks.helpers import PACKAGES, boring, images, make_trainer, vision_module
-
-
-def make_logger(package, tmp_path):
-    import importlib
-
-    class Kept(importlib.import_module(f"{package}.loggers").CSVLogger):
-        def __init__(self):
-            super().__init__(tmp_path)
-            self.rows = []
-
-        def log_metrics(self, metrics, step=None):
-            self.rows.append((step, dict(metrics)))
-
-    return Kept()
 
 
 @pytest.fixture(params=PACKAGES)
@@ -53,7 +40,7 @@ def known_module(package):
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_task_loss_is_of_the_task_however_many_penalties_join(package, count, tmp_path):
-    module, logger = known_module(package), make_logger(package, tmp_path)
+    module, logger = known_module(package), kept_logger(package, tmp_path)
     callbacks = [
         OrthogonalityCallback(LSH(), weight=1.0, name="a", log_every_n_steps=1),
         OrthogonalityCallback(Gram(), weight=0.5, name="b", log_every_n_steps=1),
@@ -74,7 +61,7 @@ def test_task_loss_is_of_the_task_however_many_penalties_join(package, count, tm
 
 @pytest.mark.parametrize(("steps", "every"), [(7, 5), (6, 5), (3, 50), (1, 50), (5, 2)])
 def test_the_last_step_has_the_loss_and_its_parts_beside_the_penalty(package, steps, every, tmp_path):
-    module, logger = known_module(package), make_logger(package, tmp_path)
+    module, logger = known_module(package), kept_logger(package, tmp_path)
     callback = OrthogonalityCallback(Gram(), weight=0.5, log_every_n_steps=every)
     trainer = make_trainer(callback, package, max_steps=steps, logger=logger)
     trainer.fit(module)

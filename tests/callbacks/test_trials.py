@@ -6,88 +6,14 @@ import importlib
 
 import pytest
 import torch
-from torch import nn
 
-from ortho_lightning import OrthogonalityCallback
-from ortho_lightning import functional as OF
-from ortho_lightning.regularizers import Gram
-from tests.callbacks.helpers import PACKAGES, boring, make_trainer
-
-WEIGHT = 0.01
+from tests.callbacks.fits import WEIGHT, assert_untouched, callback_of, kept_logger, lr_find, ours, recorded_module
+from tests.callbacks.helpers import PACKAGES, make_trainer
 
 
 @pytest.fixture(params=PACKAGES)
 def package(request):
     return request.param
-
-
-def recorded_module(package, **methods):
-    """A module that keeps, of every training step, whether its loss holds the penalty, and the loss of the task."""
-    base = boring(package).BoringModel
-
-    class Recorded(base):
-        lr = 0.01
-        batch_size = 2
-
-        def __init__(self):
-            super().__init__()
-            self.layer = nn.Linear(32, 4)
-            self.steps = []
-            self.task = None
-
-        def training_step(self, batch, batch_idx):
-            self.task = self.layer(batch).square().mean()
-            return self.task
-
-        def on_before_backward(self, loss):
-            expected = self.task + WEIGHT * OF.gram_penalty(self.layer.weight.unsqueeze(0))
-            plain, penalized = torch.isclose(loss, self.task, rtol=1e-6), torch.isclose(loss, expected, rtol=1e-6)
-            assert bool(plain) != bool(penalized)
-            self.steps.append(bool(penalized))
-
-        def configure_optimizers(self):
-            return torch.optim.SGD(self.parameters(), lr=self.lr)
-
-        def train_dataloader(self):
-            return torch.utils.data.DataLoader(boring(package).RandomDataset(32, 16), batch_size=self.batch_size)
-
-    for name, method in methods.items():
-        setattr(Recorded, name, method)
-    return Recorded()
-
-
-def callback_of(package, hook, run):
-    """A callback that does ``run(trainer, module)`` once, in the hook, at the first chance from the third batch on."""
-    base = importlib.import_module(package).Callback
-
-    class Once(base):
-        done = False
-
-    def called(self, trainer, pl_module, *args, **kwargs):
-        if not self.done and (trainer.global_step >= 2 or hook in ("on_train_start", "on_train_epoch_start")):
-            self.done = True
-            run(trainer, pl_module)
-
-    setattr(Once, hook, called)
-    return Once()
-
-
-def ours(**options):
-    return OrthogonalityCallback(Gram(), weight=WEIGHT, log_every_n_steps=1, **options)
-
-
-def lr_find(package):
-    finder = importlib.import_module(f"{package}.tuner.lr_finder")
-
-    def run(trainer, module):
-        finder._lr_find(trainer, module, num_training=4, early_stop_threshold=None)
-
-    return run
-
-
-def assert_untouched(module):
-    assert not {"training_step", "manual_backward"} & set(module.__dict__)
-    assert all(not part._forward_hooks for part in module.modules())
 
 
 def assert_whole(module, callback, steps, trial=0):
@@ -101,7 +27,7 @@ def assert_whole(module, callback, steps, trial=0):
 @pytest.mark.parametrize("before", [True, False])
 def test_a_finder_inside_of_training_sees_the_task_only_and_the_penalty_is_back_afterwards(package, before, tmp_path):
     callback, module = ours(), recorded_module(package)
-    finding = callback_of(package, "on_train_epoch_start", lr_find(package))
+    finding = callback_of(package, "on_train_epoch_start", lr_find)
     callbacks = [finding, callback] if before else [callback, finding]
     trainer = make_trainer(callbacks, package, max_steps=12, max_epochs=9, default_root_dir=tmp_path)
     trainer.fit(module)
@@ -226,7 +152,6 @@ def test_another_fit_inside_of_a_hook(package, hook):
 
 def test_validation_with_another_trainer_inside_of_a_hook(package):
     def validate(trainer, module):
-        module.task = None
         copied = copy.deepcopy(module)
         make_trainer([], package, limit_val_batches=1).validate(copied, verbose=False)
 
@@ -308,22 +233,15 @@ def test_the_module_in_a_loop_without_trainer_is_the_plain_module(package):
 
 def test_no_value_is_logged_of_a_step_without_penalty(package, tmp_path):
     """With a finder before the callback's first step, nothing of the penalty is logged for the trial's steps."""
-    loggers = importlib.import_module(f"{package}.loggers")
-    logged = []
-
-    class Kept(loggers.CSVLogger):
-        def log_metrics(self, metrics, step=None):
-            logged.append((step, dict(metrics), len(module.steps), module.steps[-1:]))
-
     callback, module = ours(monitor=None), recorded_module(package)
-    finding = callback_of(package, "on_train_epoch_start", lr_find(package))
-    make_trainer(
-        [callback, finding], package, max_steps=8, max_epochs=5, logger=Kept(tmp_path), default_root_dir=tmp_path
-    ).fit(module)
-    with_penalty = [entry for entry in logged if "ortho/penalty" in entry[1]]
-    assert with_penalty
-    assert all(last == [True] for *_, last in with_penalty)
-    assert all("ortho/task_loss" in metrics for _, metrics, *_ in with_penalty)
-    for _, metrics, *_ in with_penalty:
+    finding = callback_of(package, "on_train_epoch_start", lr_find)
+    logger = kept_logger(package, tmp_path)
+    trainer = make_trainer(
+        [callback, finding], package, max_steps=8, max_epochs=5, logger=logger, default_root_dir=tmp_path
+    )
+    trainer.fit(module)
+    with_penalty = [metrics for _, metrics in logger.rows if "ortho/penalty" in metrics]
+    assert len(with_penalty) == module.steps.count(True)
+    for metrics in with_penalty:
         expected = metrics["ortho/task_loss"] + WEIGHT * metrics["ortho/penalty"]
         assert metrics["ortho/total_loss"] == pytest.approx(expected, rel=1e-5)
