@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pytorch_lightning import Callback
 from torch import Tensor, nn
 
+from ortho_lightning.callbacks.base import LightningCallback
 from ortho_lightning.callbacks.monitoring import angles, dashboard, loggers
 from ortho_lightning.callbacks.monitoring.adapters import Chart
 from ortho_lightning.callbacks.monitoring.arguments import Kind, check_interval, check_kinds, check_name
@@ -22,7 +22,7 @@ MAX_SAMPLES = 768
 """Samples of a layer's outputs for its response angles: their sampling error is at most 3.2 degrees."""
 
 
-class AngleMonitor(Callback):
+class AngleMonitor(LightningCallback):
     """Measure both kinds of angle between the filters of chosen layers while a network trains, and log them.
 
     It adds nothing to the loss and draws nothing from the random state: training is bit-identical to training without
@@ -207,15 +207,15 @@ class AngleMonitor(Callback):
             LayerSelectionError: if the selection matches no layer of ``module``.
         """
         rows = angles.selected_report(self._layers, module, self.layers, self.exclude)
-        self.add_responses(rows, module)
-        return rows
+        return self.with_responses(rows, module)
 
-    def add_responses(self, rows: list[dict[str, Any]], module: nn.Module | None) -> None:
+    def with_responses(self, rows: list[dict[str, Any]], module: nn.Module | None) -> list[dict[str, Any]]:
         """Add what was measured last to the rows of a report, if ``module`` is the one of the last ``fit``."""
         known = self._responses if module is None or module is self._module else None
         for row in rows:
             of_layer = (known.measured.get(row["name"]), known.before.get(row["name"])) if known else (None, None)
             row.update(response_row(*of_layer))
+        return rows
 
     def chart_sections(self) -> Mapping[str, list[Chart]]:
         """Return the charts of the dashboard, by section."""

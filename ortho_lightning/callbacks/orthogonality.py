@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pytorch_lightning import Callback
 from torch import Tensor, nn
 
 from ortho_lightning.callbacks.angle_monitor import AngleMonitor
+from ortho_lightning.callbacks.base import LightningCallback
 from ortho_lightning.callbacks.monitoring import angles, dashboard
 from ortho_lightning.callbacks.monitoring.adapters import Chart
 from ortho_lightning.callbacks.monitoring.arguments import check_interval, check_name
@@ -26,7 +26,7 @@ from ortho_lightning.regularizers import LSH, Regularizer
 _MANY = 50  # steps after which something should have happened, where the user gave no interval
 
 
-class OrthogonalityCallback(Callback):
+class OrthogonalityCallback(LightningCallback):
     """Push the filters of chosen layers towards mutual right angles while a network trains.
 
     The penalty joins the value that ``training_step`` returns (or, under manual optimization, the next
@@ -58,12 +58,12 @@ class OrthogonalityCallback(Callback):
             under the same name and with the same interval; None: the penalty only.
         name: prefix of the logged names and part of the checkpoint key. Several callbacks need several names.
 
-    The gradient ratio, ``<name>/gradient_ratio/<layer>`` and ``<name>/gradient_ratio``, is for choosing ``weight``. Its
+    The gradient ratio, ``<name>/gradient_ratio`` and the same with ``/<layer>``, is for choosing ``weight``. Its
     numerator is of the penalty of all layers at the weight and schedule of that step (without the factor n of
     ``every_n_steps``, so that it tells what the penalty weighs on average), its denominator of the task's loss, both of
-    one micro-batch and before clipping. It is measured in steps in which the weight is not 0, at
-    the cost of two backward passes; training goes on bit by bit as without. It needs
-    ``torch._functorch.config.donated_buffer = False`` under torch.compile, and is rejected under FSDP2 and DeepSpeed.
+    one micro-batch and before clipping. It is measured in steps in which the weight is not 0, by two backward passes;
+    training goes on bit by bit as without. It needs ``torch._functorch.config.donated_buffer = False`` under
+    torch.compile, and is rejected under FSDP2 and DeepSpeed.
 
     Attributes:
         penalty: the last total penalty before weight, a detached scalar tensor, or None before the first.
@@ -102,7 +102,7 @@ class OrthogonalityCallback(Callback):
         check_name(name)
         if monitor == "auto":
             monitor = AngleMonitor(layers, exclude, every_n_steps=log_every_n_steps, name=name)
-        if monitor is not None and not isinstance(monitor, AngleMonitor):
+        if not isinstance(monitor, AngleMonitor | None):
             raise ConfigurationError(f"monitor={monitor!r}: must be an AngleMonitor, 'auto' or None")
         self.regularizer = regularizer
         self.layers = layers
@@ -141,8 +141,6 @@ class OrthogonalityCallback(Callback):
         if self.monitor is not None:
             self.monitor.load_state_dict(state_dict)
 
-    # ------------------------------------------------------------------------- life cycle, in the order of Trainer
-
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Select the layers and take part in the module's training steps."""
         self._restore()
@@ -171,13 +169,10 @@ class OrthogonalityCallback(Callback):
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Take part in the steps of this batch."""
+        shared = self._term is not None and self._term.samples_outputs
+        take = None if self.monitor is None else self.monitor.begin_batch(trainer, pl_module, shared)
         if self._term is not None:
-            self._term.begin_batch(trainer)
-        if self.monitor is not None:
-            shared = self._term is not None and self._term.samples_outputs
-            take = self.monitor.begin_batch(trainer, pl_module, shared)
-            if self._term is not None:
-                self._term.observer = take
+            self._term.begin_batch(trainer, take)
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
         """Note that the batch ends a step."""
@@ -238,20 +233,16 @@ class OrthogonalityCallback(Callback):
             self.monitor.close()
 
     def _angles(self, fresh: bool) -> Mapping[str, AngleStatistics]:
-        """Return the angles of the layers now; ``fresh``: the monitor has just measured them."""
-        if fresh and self.monitor is not None and self.monitor.measured:
-            return self.monitor.measured
-        return angles.layer_angles(self._layers)
+        measured = self.monitor.measured if fresh and self.monitor is not None else {}
+        return measured or angles.layer_angles(self._layers)
 
     def angle_report(self, module: nn.Module | None = None) -> list[dict[str, Any]]:
         """Return the angles of each selected layer as they are now; see :meth:`AngleMonitor.angle_report`."""
         rows = angles.selected_report(self._layers, module, self.layers, self.exclude)
-        if self.monitor is not None:
-            self.monitor.add_responses(rows, module)
-        return rows
+        return rows if self.monitor is None else self.monitor.with_responses(rows, module)
 
     def chart_sections(self) -> Mapping[str, list[Chart]]:
         """Return the charts of the dashboard, by section: the loss, the angles and the penalty."""
-        sections = dict(self.monitor.chart_sections()) if self.monitor is not None else {}
+        sections = {} if self.monitor is None else dict(self.monitor.chart_sections())
         own = [dashboard.loss_chart(self.name), *sections.get(self.name, []), *dashboard.penalty_charts(self.name)]
         return {**sections, self.name: own}

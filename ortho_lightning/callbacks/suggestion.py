@@ -12,11 +12,10 @@ from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
 import torch
-from pytorch_lightning import Callback
-from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from ortho_lightning.callbacks.base import LightningCallback
 from ortho_lightning.callbacks.penalty import intercept
 from ortho_lightning.callbacks.penalty.arguments import check_regularizer
 from ortho_lightning.callbacks.penalty.compatibility import check_strategy, loss_scale
@@ -82,9 +81,11 @@ def suggest_weight(
     check_selection("layers", layers)
     check_selection("exclude", exclude)
     probe = _Probe(regularizer, layers, exclude)
+    lightning = _package_of(module)
+    isolate_rng = importlib.import_module(f"{lightning.__name__}.utilities.seed").isolate_rng
     with isolate_rng(), _generators_kept(data):
         first = list(itertools.islice(data, batches))
-        _run(_copy(module), first, probe, trainer_options)
+        _run(lightning, _copy(module), first, probe, trainer_options)
     if not probe.ratios or statistics.median(probe.ratios) == 0:
         raise ConfigurationError(
             f"{len(first)} batches gave {len(probe.ratios)} gradient ratios above 0: the selected layers must run in "
@@ -93,7 +94,7 @@ def suggest_weight(
     return float(target_ratio / statistics.median(probe.ratios))
 
 
-class _Probe(Callback):
+class _Probe(LightningCallback):
     """Measures the ratio of the gradients at weight 1 in every step, and adds nothing to the loss."""
 
     def __init__(self, regularizer: Regularizer, layers: Layers, exclude: Layers) -> None:
@@ -143,10 +144,13 @@ def _copy(module: Any) -> Any:
     return copied
 
 
-def _run(module: Any, batches: list[Any], probe: _Probe, options: dict[str, Any]) -> None:
-    # a Trainer accepts modules of its own package only
+def _package_of(module: Any) -> Any:
+    """Return the package of Lightning that the module is of: a Trainer accepts no other."""
     ours = any(kind.__module__.startswith("pytorch_lightning.") for kind in type(module).__mro__)
-    lightning = importlib.import_module("pytorch_lightning" if ours else "lightning.pytorch")
+    return importlib.import_module("pytorch_lightning" if ours else "lightning.pytorch")
+
+
+def _run(lightning: Any, module: Any, batches: list[Any], probe: _Probe, options: dict[str, Any]) -> None:
     settings = {
         "devices": 1,
         "max_epochs": 1,

@@ -6,12 +6,12 @@ import os
 from typing import Any, Literal
 
 import torch
-from pytorch_lightning import Callback
-from pytorch_lightning.utilities import rank_zero_warn
+from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import nn
 from torch.utils._pytree import tree_leaves
 from torch.utils.hooks import RemovableHandle
 
+from ortho_lightning.callbacks.base import LightningCallback
 from ortho_lightning.callbacks.fitting.checkpoint import load_whitening, state_key
 from ortho_lightning.callbacks.fitting.gathering import Gathering
 from ortho_lightning.callbacks.fitting.logged import log_whitening
@@ -28,7 +28,7 @@ from ortho_lightning.nn import Whitening
 from ortho_lightning.nn.hyperparameters import Hyperparameters
 
 
-class WhiteningCallback(Callback):
+class WhiteningCallback(LightningCallback):
     """Fit a :class:`~ortho_lightning.Whitening` to a layer's outputs, and keep it in the checkpoint.
 
     The vectors of each validation epoch (except the sanity check) are reduced to their moments batch by batch. At the

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -14,11 +15,16 @@ SUPPORTED = (*_CONVOLUTIONS, nn.Linear)
 
 
 def filter_counts(module: nn.Module) -> tuple[int, int]:
-    """``(groups, k)``: also known before a lazy layer has seen data."""
-    if isinstance(module, nn.Linear):
-        return 1, module.out_features
-    convolution = cast(nn.Conv2d, module)
-    return convolution.groups, convolution.out_channels // convolution.groups
+    """Return ``(groups, k)``, of the weight that the layer has, not of attributes that pruning leaves behind.
+
+    Where reading the weight would compute it, or a lazy layer has none yet, the attributes tell.
+    """
+    groups = getattr(module, "groups", 1)
+    weight = module._parameters.get("weight", module.__dict__.get("weight"))  # the latter of older reparametrizations
+    if weight is None or is_lazy(weight) or weight.dim() < 2:
+        width = module.out_features if isinstance(module, nn.Linear) else cast(nn.Conv2d, module).out_channels
+        return groups, width // groups
+    return groups, weight.shape[1] if isinstance(module, TRANSPOSED) else weight.shape[0] // groups
 
 
 def effective_weight(module: nn.Module) -> Tensor:

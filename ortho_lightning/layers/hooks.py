@@ -8,12 +8,15 @@ from typing import Any
 import torch
 from torch import nn
 
+_is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambda: False)  # since torch 2.7
+
 
 class ForwardHook:
     """Forward hook with keyword arguments, ``call(module, args, kwargs, output)``.
 
     A deep copy of the module, such as the teacher of an exponential moving average, and its pickle get
-    :func:`idle_hook` instead: what the hook belongs to is not theirs.
+    :func:`idle_hook` instead: what the hook belongs to is not theirs. A run for ``torch.export`` or ``torch.jit.trace``
+    is none of the model's own, and passes the hook by. ``torch.jit.script`` wants hooks in TorchScript: script a copy.
     """
 
     def __init__(self, call: Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any], Any]) -> None:
@@ -21,6 +24,8 @@ class ForwardHook:
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         """Call what the hook stands for."""
+        if _is_exporting() or torch.jit.is_tracing():
+            return None
         return self.call(module, args, kwargs, output)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:

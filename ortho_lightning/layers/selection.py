@@ -13,6 +13,8 @@ from ortho_lightning.layers.filters import SUPPORTED, TRANSPOSED, filter_counts,
 
 Layers: TypeAlias = "str | Sequence[str] | Callable[[str, nn.Module], bool] | None"
 
+_Named: TypeAlias = "tuple[str, nn.Module]"
+
 # Layers that hold filters which this package cannot compare: asked for by name they are rejected, not passed over.
 _UNSUPPORTED = (nn.Bilinear, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention, nn.Embedding, nn.EmbeddingBag)
 
@@ -37,11 +39,11 @@ def select_layers(
     # torch.compile's prefix is not part of a name
     named = [(name.replace("_orig_mod.", ""), module) for name, module in model.named_modules()]
     available = [name for name, module in named if _usual(module)]
-    excluded = _chosen("exclude", exclude, named, available) if exclude is not None else set()
+    holding = [(name, module) for name, module in named if _holds_filters(module)]
+    excluded = set() if exclude is None else _chosen("exclude", exclude, _seen_by(exclude, named, holding), available)
     if layers is None:
         selected = {name: module for name, module in named if _usual(module) and name not in excluded}
     else:
-        holding = [(name, module) for name, module in named if _holds_filters(module)]
         wanted = _chosen("layers", layers, holding, available) - excluded
         selected = {name: module for name, module in holding if name in wanted}
         for name, module in selected.items():
@@ -68,10 +70,10 @@ def check_selection(option: str, selection: Layers) -> list[str]:
     return list(patterns)
 
 
-def _chosen(option: str, selection: Layers, named: list[tuple[str, nn.Module]], available: list[str]) -> set[str]:
+def _chosen(option: str, selection: Layers, named: list[_Named], available: list[str]) -> set[str]:
     """Return the names that a selection matches; each pattern must match one, so that a misspelt one is noticed."""
     if callable(selection):
-        return {name for name, module in named if selection(name, module)}
+        return {name for name, module in named if _accepts(option, selection, name, module)}
     chosen = set()
     for pattern in check_selection(option, selection):
         matched = {name for name, _ in named if fnmatchcase(name, pattern)}
@@ -82,6 +84,21 @@ def _chosen(option: str, selection: Layers, named: list[tuple[str, nn.Module]], 
             raise LayerSelectionError(f"{option}={pattern!r}", available, next(meant, None))
         chosen |= matched
     return chosen
+
+
+def _seen_by(exclude: Layers, named: list[_Named], holding: list[_Named]) -> list[_Named]:
+    """Return what ``exclude`` is matched with: a predicate gets layers only, a pattern may name any module."""
+    return holding if callable(exclude) else named
+
+
+def _accepts(option: str, predicate: Callable[[str, nn.Module], bool], name: str, module: nn.Module) -> bool:
+    try:
+        return predicate(name, module)
+    except Exception as error:
+        raise ConfigurationError(
+            f"{option}={predicate!r} raised {error!r} for layer {name!r}, a {type(module).__name__}: a predicate gets "
+            "each layer that holds filters, and returns True or False"
+        ) from error
 
 
 def _usual(module: nn.Module) -> bool:

@@ -45,7 +45,7 @@ class Regularizer(ABC):
         return [self.penalty(layer) for layer in layers]
 
     def floor(self, layer: LayerView) -> float | None:
-        """Return what the penalty reads for orthogonal filters, or None if that is not known."""
+        """Return what the penalty reads on average for orthogonal filters, or None if that is not known."""
         return None
 
     def diagnostics(self, layer: LayerView) -> dict[str, Tensor]:

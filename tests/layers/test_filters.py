@@ -1,10 +1,13 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
+from ortho_lightning import LSH, OrthogonalityCallback
 from ortho_lightning.errors import ConfigurationError, LayerSelectionError, UnsupportedLayerError
-from ortho_lightning.layers.filters import layer_filters, trains
+from ortho_lightning.layers.filters import filter_counts, layer_filters, trains
 from ortho_lightning.layers.selection import select_layers
+from tests.callbacks.helpers import boring, make_trainer
 
 
 def test_parametrized_weights_are_effective_and_reading_them_changes_nothing():
@@ -159,3 +162,50 @@ def test_selecting_a_parametrized_layer_makes_no_power_iteration():
 def test_lazy_layers_are_selected_by_what_they_will_be():
     model = nn.Sequential(nn.LazyConv2d(4, 3), nn.LazyLinear(1))
     assert list(select_layers(model)) == ["0"]
+
+
+def pruned(layer, keep):
+    """The layer with fewer filters, as structured pruning leaves it: its attributes are those of before."""
+    layer.weight = nn.Parameter(layer.weight.detach()[:keep].clone())
+    layer.bias = None
+    return layer
+
+
+@pytest.mark.parametrize(
+    ("layer", "counts"),
+    [
+        (pruned(nn.Linear(32, 8), 5), (1, 5)),
+        (pruned(nn.Conv2d(3, 8, 3), 6), (1, 6)),
+        (pruned(nn.Conv1d(4, 8, 3, groups=2), 6), (2, 3)),
+        (nn.ConvTranspose2d(4, 6, 3, groups=2), (2, 3)),
+        (nn.LazyLinear(7), (1, 7)),
+        (nn.LazyConv2d(7, 3), (1, 7)),
+        (nn.utils.parametrizations.weight_norm(nn.Linear(4, 3)), (1, 3)),
+        (prune.ln_structured(nn.Linear(4, 3), "weight", 1, n=2, dim=0), (1, 3)),
+    ],
+)
+def test_filters_are_counted_by_the_weight(layer, counts):
+    assert filter_counts(layer) == counts
+
+
+@pytest.mark.parametrize("package", ["pytorch_lightning", "lightning.pytorch"])
+def test_a_layer_that_was_pruned_by_its_weight_trains_with_the_penalty_of_the_filters_left(package):
+    model = boring(package).BoringModel()
+    model.layer = pruned(nn.Linear(32, 8), 5)
+    callback = OrthogonalityCallback(LSH(), weight=0.1, log_every_n_steps=1)
+    make_trainer(callback, package, max_steps=2).fit(model)
+    assert callback.penalty > 0
+    assert callback.angle_report()[0]["k"] == 5
+
+
+@pytest.mark.parametrize("option", ["layers", "exclude"])
+def test_predicates_see_layers_only_and_their_errors_name_the_layer(option):
+    model = nn.Sequential(nn.Conv2d(4, 4, 3), nn.ReLU(), nn.Conv2d(4, 8, 1, groups=2), nn.BatchNorm2d(8))
+    kept = {"layers": ["2"], "exclude": ["0"]}[option]
+    assert list(select_layers(model, **{option: lambda name, layer: layer.groups > 1})) == kept
+    seen = []
+    select_layers(model, **{option: lambda name, layer: seen.append(layer) or name == "0"})
+    assert seen == [model[0], model[2]]
+    with pytest.raises(ConfigurationError, match=rf"{option}=.*AttributeError.*layer '0', a Conv2d") as caught:
+        select_layers(model, **{option: lambda name, layer: layer.no_such_attribute})
+    assert isinstance(caught.value.__cause__, AttributeError)

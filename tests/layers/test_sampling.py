@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import sys
 
 import pytest
 import torch
@@ -11,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from ortho_lightning import LSH, Gram, OrthogonalityCallback
 from ortho_lightning.layers import sampling
 from ortho_lightning.layers.filters import layer_filters
 from ortho_lightning.random import mix
+from tests.callbacks.helpers import boring, make_trainer
 
 CONVOLUTIONS = [
     (nn.Conv1d(6, 8, 3, padding=1, bias=True), (2, 6, 9)),
@@ -359,3 +362,24 @@ def test_tap_inside_a_checkpointed_region_has_the_gradient_of_a_slice():
 
     for a, b in zip(gradients(sampling.tap, True), gradients(plain, False), strict=True):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("package", ["pytorch_lightning", "lightning.pytorch"])
+@pytest.mark.parametrize("regularizer", [LSH(), Gram()])
+def test_a_backward_that_is_replaced_ends_no_training(package, regularizer, monkeypatch):
+    module = sys.modules[sampling.tap.__module__]
+    module._lone.cache_clear()
+    monkeypatch.setattr(torch.Tensor, "backward", lambda self, *args, **kwargs: None)
+    callback = OrthogonalityCallback(regularizer, weight=0.1)
+    make_trainer(callback, package, max_steps=2).fit(boring(package).BoringModel())
+    assert callback.penalty is not None
+    assert (module._lone.cache_info().currsize == 0) == isinstance(regularizer, Gram)
+
+
+def test_where_no_backward_runs_at_all_a_gradient_is_copied(monkeypatch):
+    module = sys.modules[sampling.tap.__module__]
+    module._lone.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.autograd, "backward", lambda *args, **kwargs: None)
+        assert module._lone() == "unknown"
+    module._lone.cache_clear()

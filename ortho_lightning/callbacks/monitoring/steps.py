@@ -35,5 +35,5 @@ class StepCounter:
         return {"step": self.step + self._stepped}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on from a saved number of steps."""
-        self.step = state["step"]
+        """Go on from a saved number of steps; a finder that runs within a batch restores what it saved in it."""
+        self.step = state["step"] - self._stepped

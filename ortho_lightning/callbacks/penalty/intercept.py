@@ -168,4 +168,4 @@ class _Method:
     def __reduce__(self) -> Any:
         if self.was_instance_attribute:
             return copy.copy, (self.original,)
-        return types.MethodType, (getattr(type(self.module), self.name), self.module)
+        return getattr, (self.module, self.name)  # the class's: the attributes of the module are not restored yet

@@ -9,31 +9,33 @@ class FitScope:
     """The fit that a callback serves, and the batch of it that is running.
 
     A training step is the callback's if its Trainer is that of the fit and the callback heard of the batch's begin.
-    Learning-rate and batch-size finders that run inside of a fit replace ``trainer.callbacks`` for their trials: the
-    callback hears of no batch then, or, if the trial runs within a batch, the list is another one. Membership in the
-    list is not asked for, since another callback may forward its hooks to this one.
+    Learning-rate and batch-size finders that run inside of a fit put other callbacks in the place of all that there
+    are for their trials: the callback hears of no batch then, or, if the trial runs within a batch, of those that were
+    there when the batch began none is left. Membership in the list is not asked for, since another callback may
+    forward its hooks to this one, and the list may be edited while the batch runs.
     """
 
     def __init__(self) -> None:
         self._trainer: Any = None
-        self._callbacks: Any = None
+        self._batch_callbacks: list[Any] = []  # those of the list when the batch began
 
     def enter(self, trainer: Any) -> None:
         """Begin the fit of ``trainer``."""
         self._trainer = trainer
-        self._callbacks = None
+        self._batch_callbacks = []
 
     def leave(self) -> None:
         """End the fit."""
-        self._trainer = self._callbacks = None
+        self._trainer = None
+        self._batch_callbacks = []
 
     def begin_batch(self, trainer: Any) -> None:
         """Begin a batch of the fit."""
-        self._callbacks = trainer.callbacks if trainer is self._trainer else None
+        self._batch_callbacks = list(trainer.callbacks) if trainer is self._trainer else []
 
     def end_batch(self) -> None:
         """End the batch."""
-        self._callbacks = None
+        self._batch_callbacks = []
 
     @property
     def is_over(self) -> bool:
@@ -42,4 +44,6 @@ class FitScope:
 
     def serves(self, trainer: Any) -> bool:
         """Return whether a training step that ``trainer`` runs now belongs to the callback's fit."""
-        return trainer is not None and trainer is self._trainer and trainer.callbacks is self._callbacks
+        if trainer is None or trainer is not self._trainer:
+            return False
+        return any(now is before for now in trainer.callbacks for before in self._batch_callbacks)

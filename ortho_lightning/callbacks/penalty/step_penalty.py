@@ -66,20 +66,29 @@ class StepPenalty:
     def diagnostics(self, views: Mapping[str, Sequence[LayerView]]) -> dict[str, float]:
         """Return the regularizer's further scalars: their means, and ``<scalar>/<layer>``; waits for the device."""
         found: dict[str, list[float]] = {}
-        floors = []
-        for name, (first, *_) in views.items():
-            if (first.outputs if self._regularizer.sampling is not None else first.filters).numel() == 0:
-                continue  # a batch without samples tells nothing
-            floors.append(self._regularizer.floor(first))
+        for name, (first, *_) in self._with_values(views).items():
             for key, value in self._regularizer.diagnostics(first).items():
                 found.setdefault(key, []).append(float(value))
                 found[f"{key}/{name}"] = [float(value)]
         means = {key: sum(values) / len(values) for key, values in found.items()}
+        floor = self.floor(views)
+        return means if floor is None else means | {"penalty_floor": floor}
+
+    @torch.no_grad()
+    def floor(self, views: Mapping[str, Sequence[LayerView]]) -> float | None:
+        """Return what the penalty reads on average for orthogonal filters; None where that is not known."""
+        floors = [self._regularizer.floor(first) for first, *_ in self._with_values(views).values()]
         known = [floor for floor in floors if floor is not None]
-        if known and len(known) == len(floors):
-            # samples of all processes lower the noise
-            means["penalty_floor"] = sum(known) / (world_size() if self._joins_processes else 1)
-        return means
+        if not known or len(known) < len(floors):
+            return None
+        return sum(known) / (world_size() if self._joins_processes else 1)  # samples of all processes lower the noise
+
+    def _with_values(self, views: Mapping[str, Sequence[LayerView]]) -> dict[str, Sequence[LayerView]]:
+        """Return the layers whose runs had any values: a batch without samples tells nothing."""
+        on_outputs = self._regularizer.sampling is not None
+        return {
+            name: own for name, own in views.items() if (own[0].outputs if on_outputs else own[0].filters).numel() > 0
+        }
 
     def _of_this_process(self, views: Mapping[str, Sequence[LayerView]]) -> dict[str, list[Tensor]]:
         flat = [view for own in views.values() for view in own]

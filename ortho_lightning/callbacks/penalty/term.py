@@ -16,6 +16,7 @@ from ortho_lightning.callbacks.penalty import compatibility, intercept
 from ortho_lightning.callbacks.penalty.arguments import current_weight
 from ortho_lightning.callbacks.penalty.collapse import CollapseWatch
 from ortho_lightning.callbacks.penalty.gradient_ratio import GradientRatio
+from ortho_lightning.callbacks.penalty.outweighing import OutweighingWatch
 from ortho_lightning.callbacks.penalty.recording import LayerRecorder
 from ortho_lightning.callbacks.penalty.reports import Reports
 from ortho_lightning.callbacks.penalty.scalars import Joined, PenaltyScalars
@@ -24,6 +25,8 @@ from ortho_lightning.callbacks.penalty.step_penalty import StepPenalty
 from ortho_lightning.functional import AngleStatistics
 from ortho_lightning.random import mix
 from ortho_lightning.regularizers import LayerView, Regularizer
+
+_MANY = 50  # steps between looks at the training, where the user gave no interval
 
 ScheduleFunction = Callable[[int, float], float]
 
@@ -67,8 +70,7 @@ class PenaltyTerm:
     ) -> None:
         self.penalty: Tensor | None = None
         """The last total penalty before weight, without graph."""
-        self.observer: Callable[[Mapping[str, Tensor]], None] | None = None
-        """Gets the sampled outputs of the next step, where there are any."""
+        self._observer: Callable[[Mapping[str, Tensor]], None] | None = None
         self.recorder = LayerRecorder(layers, options.regularizer.sampling)
         self._options = options
         self._layers = layers
@@ -78,6 +80,7 @@ class PenaltyTerm:
         self._scope = FitScope()
         self._step_penalty = StepPenalty(layers, options.regularizer, options.sync)
         self._collapse = CollapseWatch()
+        self._outweighing = OutweighingWatch(options.weight, options.log_every_n_steps or _MANY)
         self._gradient_ratio: GradientRatio | None = None
         self._gradient_ratios: dict[str, float] = {}
         self._module: nn.Module | None = None
@@ -102,8 +105,9 @@ class PenaltyTerm:
             if self._steps.step < self._total_steps:
                 self._current_weight()
 
-    def begin_batch(self, trainer: Any) -> None:
-        """Take part in the steps of this batch."""
+    def begin_batch(self, trainer: Any, observer: Callable[[Mapping[str, Tensor]], None] | None) -> None:
+        """Take part in the steps of this batch; ``observer`` gets the sampled outputs, where there are any."""
+        self._observer = observer
         self._scope.begin_batch(trainer)
 
     def end_batch(self) -> Joined | None:
@@ -157,7 +161,12 @@ class PenaltyTerm:
         self._collapse.update(self.penalty)
         factor = weight * self._options.every_n_steps
         self._scalars.join(Joined(self.penalty, penalties.by_layer, weight, factor))
-        return factor * penalties.total if weight > 0 else None
+        if weight == 0:
+            return None
+        message = self._outweighing.check(self.penalty, loss, weight, lambda: self._step_penalty.floor(views) or 0.0)
+        if message is not None:
+            self._reports.once("outweighing", message)
+        return factor * penalties.total
 
     def step_ran(self, module: Any) -> None:
         """Report runs whose penalty is lost, and forget them."""
@@ -190,8 +199,8 @@ class PenaltyTerm:
         return self._options.regularizer.sampling is not None and self._is_due
 
     def _show_outputs(self, views: Mapping[str, Sequence[LayerView]]) -> None:
-        if self.observer is not None:
-            self.observer({name: own[0].outputs for name, own in views.items()})
+        if self._observer is not None:
+            self._observer({name: own[0].outputs for name, own in views.items()})
 
     @property
     def _is_due(self) -> bool:

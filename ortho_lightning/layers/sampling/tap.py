@@ -112,8 +112,12 @@ def _lone() -> tuple[int, ...] | str:
     # hooks of its own, so that activation checkpointing does not count what is saved here
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(lambda saved: saved, lambda saved: saved):
         x = torch.ones(2, device="cpu", requires_grad=True)
-        _Witness.apply(x.exp(), seen, None)[0].exp().sum().backward()
-        (_Witness.apply(x.exp(), seen, None)[0] + _Witness.apply(x.exp(), seen, None)[0]).exp().sum().backward()
+        # not Tensor.backward, which programs and tests replace
+        torch.autograd.backward(_Witness.apply(x.exp(), seen, None)[0].exp().sum())
+        both = _Witness.apply(x.exp(), seen, None)[0] + _Witness.apply(x.exp(), seen, None)[0]
+        torch.autograd.backward(both.exp().sum())
+    if len(seen) != 3:
+        return "unknown"  # nothing went back: a gradient is copied before it is written into
     lone, shared, _ = seen
     return "unknown" if lone is None or lone == shared else lone
 

@@ -1,0 +1,84 @@
+"""Base class of the callbacks: a Callback of ``pytorch_lightning``, of ``lightning.pytorch``, or of both.
+
+The two names are separate packages with separate ``Callback`` classes, and each checks for its own: a Trainer that is
+given one callback instead of a list, and LightningCLI. Importing the package that a program does not use takes time and
+renames the logger of Lightning's messages. So this package imports neither. A module that defines a ``Callback`` is
+looked up where it is loaded, and where it is loaded later, its class joins the bases of :class:`LightningCallback` at
+that moment, before anyone can check for it:
+
+- a program that uses one package gets subclasses of its ``Callback``, in any order of imports;
+- a program that uses both gets subclasses of both;
+- a program that uses neither, for the formulas only, imports neither.
+
+The moment is known from a finder in :data:`sys.meta_path` for exactly these two modules: it finds them as Python does,
+and adds to their execution. Where another finder provides them (in a frozen program, say), they are looked up again
+when a callback is created.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+_MODULES = ("pytorch_lightning.callbacks.callback", "lightning.pytorch.callbacks.callback")
+
+if TYPE_CHECKING:
+    from pytorch_lightning import Callback as _Root
+else:
+
+    class _Root:
+        """Base beside ``object``: the bases of a class whose only base is ``object`` cannot change."""
+
+
+class LightningCallback(_Root):
+    """Callback of every package of Lightning that is loaded.
+
+    Its keys of states are those that Lightning generates.
+    """
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        """Create a callback of all packages that are loaded by now."""
+        _join_loaded()
+        return super().__new__(cls)
+
+    def _generate_state_key(self, **kwargs: Any) -> str:
+        # as Lightning does, which need not be loaded
+        return f"{type(self).__qualname__}{kwargs!r}"
+
+
+def _join_loaded() -> None:
+    """Make the callbacks subclasses of each ``Callback`` that is loaded."""
+    loaded = [getattr(sys.modules.get(name), "Callback", None) for name in _MODULES]
+    bases = (_Root, *(base for base in loaded if base is not None))
+    if LightningCallback.__bases__ != bases:
+        LightningCallback.__bases__ = bases
+
+
+class _JoinOnImport(MetaPathFinder):
+    """Finder of the two modules that calls :func:`_join_loaded` after one of them has run."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname not in _MODULES:
+            return None
+        spec = PathFinder.find_spec(fullname, path, target)
+        if spec is None or spec.loader is None:
+            return None
+        loader: Any = spec.loader
+        run = loader.exec_module
+
+        def run_and_join(module: ModuleType) -> None:
+            run(module)
+            _join_loaded()
+
+        loader.exec_module = run_and_join
+        return spec
+
+
+_join_loaded()
+sys.meta_path.insert(0, _JoinOnImport())
