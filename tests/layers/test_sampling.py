@@ -1,5 +1,6 @@
 """Sampled outputs: inputs times filters, at positions that move with the seed, with a gradient like a slice's."""
 
+import importlib
 import itertools
 import math
 import sys
@@ -256,6 +257,21 @@ def test_tap_copies_no_gradient_between_a_convolution_and_a_norm(monkeypatch):
     copied.clear()
     loss.backward()
     assert copied == []
+
+
+def test_tap_gives_the_same_gradient_where_torch_does_not_tell_who_holds_one(monkeypatch):
+    def gradients():
+        torch.manual_seed(0)
+        layer, norm, x = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), torch.randn(2, 3, 6, 6)
+        handed_on, rows = sampling.tap(layer, layer(x), 5, seed=0)
+        (norm(handed_on).square().sum() + rows.square().sum()).backward()
+        return layer.weight.grad, layer.bias.grad
+
+    expected = gradients()
+    module = importlib.import_module("ortho_lightning.layers.sampling.tap")  # the function has the same name
+    monkeypatch.setattr(module, "_holders", lambda gradient: None)
+    for found, reference in zip(gradients(), expected, strict=True):
+        assert torch.equal(found, reference)
 
 
 def test_tap_does_not_spoil_what_an_earlier_hook_has_saved():
