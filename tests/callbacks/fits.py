@@ -29,8 +29,9 @@ class Recorded:
         self.task = None
 
     def training_step(self, batch, batch_idx):
-        self.task = self.layer(batch).square().mean()
-        return self.task
+        loss = self.layer(batch).square().mean()
+        self.task = loss.detach()
+        return loss
 
     def on_before_backward(self, loss):
         penalty = OF.gram_penalty(self.layer.weight.unsqueeze(0)).detach()
@@ -39,7 +40,6 @@ class Recorded:
         assert bool(plain) != bool(penalized)
         self.steps.append(bool(penalized))
         self.penalties[self.trainer.global_step] = penalty.item()
-        self.task = self.task.detach()
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=self.lr)

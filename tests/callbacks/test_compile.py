@@ -1,5 +1,7 @@
 """Under torch.compile the penalty is that of the uncompiled module, or the callback says that it is not there."""
 
+import itertools
+
 import pytest
 import torch
 from pytorch_lightning import Callback
@@ -8,7 +10,7 @@ from torch import nn
 from ortho_lightning import OrthogonalityCallback
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.regularizers import LSH, Gram
-from tests.callbacks.helpers import images, make_trainer, vision_module
+from tests.callbacks.helpers import boring, images, make_trainer, vision_module
 
 
 class Backend:
@@ -145,3 +147,25 @@ def test_buffers_that_a_compiled_graph_gives_away_are_named_where_the_gradient_r
     with torch._functorch.config.patch(donated_buffer=False):
         found = run(1)
     assert all(torch.equal(value, found[name]) for name, value in without.items())
+
+
+@pytest.mark.parametrize("package", ["pytorch_lightning", "lightning.pytorch"])
+@pytest.mark.parametrize(("count", "told"), [(3, False), (12, True)])
+def test_layers_that_will_run_uncompiled_for_their_number_of_shapes_are_told_of(package, count, told, recwarn):
+    class Deep(boring(package).BoringModel):
+        def __init__(self):
+            super().__init__()
+            widths = [32, *range(4, 4 + count)]
+            self.layer = nn.Sequential(*(nn.Linear(*pair) for pair in itertools.pairwise(widths)))
+            self.layer.compile(backend="eager")
+
+        def training_step(self, batch, batch_idx):
+            return self.layer(batch).square().mean()
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    make_trainer(OrthogonalityCallback(Gram(), weight=1e-3), package, max_steps=2).fit(Deep())
+    messages = [str(w.message) for w in recwarn if "recompile_limit" in str(w.message)]
+    assert len(messages) == told
+    assert not told or "12 shapes" in messages[0]

@@ -1,6 +1,7 @@
 """Random sequences of what can happen to a fit: the module is restored, the penalty is where it should be, no more."""
 
 import copy
+import logging
 import pickle
 import tempfile
 import warnings
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.callbacks.fits import WEIGHT, assert_untouched, callback_of, kept_logger, lr_find, ours, recorded_module
@@ -80,6 +81,12 @@ EVENTS = st.one_of(
 )
 
 
+@pytest.fixture(autouse=True)
+def _quiet(caplog):
+    for name in ("pytorch_lightning", "lightning.pytorch"):
+        caplog.set_level(logging.CRITICAL, name)
+
+
 class Sequence:
     """One module and one callback through a sequence of events, with what must hold after each."""
 
@@ -135,7 +142,7 @@ class Sequence:
             assert all(module.steps[-2:])
         if not failed:
             assert callback.state_dict() == {"step": begin + module.steps.count(True)}
-            assert trial or module.steps.count(True) == max_steps - begin
+            assert trial or ckpt_path is not None or len(module.steps) == max_steps
             self.checkpoint, self.saved_step = self.folder / "last.ckpt", callback.state_dict()["step"]
             trainer.save_checkpoint(self.checkpoint)
 
@@ -160,7 +167,11 @@ def check(package, events):
 
 
 ARGUMENTS = (st.sampled_from(PACKAGES), st.lists(EVENTS, min_size=1, max_size=5))
-SETTINGS = {"deadline": None, "suppress_health_check": list(HealthCheck)}
+SETTINGS = {
+    "deadline": None,
+    "suppress_health_check": list(HealthCheck),
+    "phases": [Phase.explicit, Phase.reuse, Phase.generate],  # sequences are short, and shrinking them takes minutes
+}
 
 
 @settings(max_examples=30, **SETTINGS)

@@ -85,15 +85,13 @@ class LayerRecorder:
         self._recomputed: Counter[str] = Counter()
         self._without_gradient: set[str] = set()
         self._handles: list[RemovableHandle] = []
-        self._ran = self._record_run
 
     def persist(self) -> None:
         """Keep the hooks in place from now on, as a compiled model needs them: before its first call, and unchanged."""
         if self.persistent:
             return
         self.persistent = True
-        # A graph break at each layer: traced, the seed's arithmetic becomes symbolic and never comes to an end.
-        self._ran = torch.compiler.disable(self._record_run)
+        self._remove()
         self._install()
 
     @contextlib.contextmanager
@@ -154,8 +152,11 @@ class LayerRecorder:
             self._handles.append(module.register_forward_hook(self._hook(name), with_kwargs=True))
 
     def _hook(self, name: str) -> ForwardHook:
+        # A graph break at each layer: traced, the seed's arithmetic becomes symbolic and never comes to an end.
+        record: Any = torch.compiler.disable(self._record_run) if self.persistent else self._record_run
+
         def ran(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-            return self._ran(name, module, args, kwargs, output)
+            return record(name, module, args, kwargs, output)
 
         return ForwardHook(ran)
 

@@ -212,6 +212,9 @@ class PenaltyTerm:
     def _keep_hooks_of_compiled(self, module: nn.Module) -> None:
         if not self.recorder.persistent and compatibility.is_compiled(module):
             self.recorder.persist()
+            kinds, limit = compatibility.recompilations(self._layers.values())
+            if kinds > limit:
+                self._reports.recompilations(kinds, limit)
 
     def _measure_gradient_ratio(self, weighted_penalty: Tensor | None, loss: Tensor) -> None:
         if self._gradient_ratio is None or self._module is None:
