@@ -33,7 +33,7 @@ class AngleMonitor(LightningCallback):
             dotted name (``"layer*.conv*"``), a list of patterns, or a predicate ``(name, module) -> bool``.
         exclude: layers to leave out, likewise.
         kinds: which angles: "filter", between the weights, and "response", between what the filters say of the inputs
-            that they really get (see :func:`~ortho_lightning.functional.response_angles`). Response angles come from the
+            that they really get (:func:`~ortho_lightning.functional.response_angles`). Response angles come from the
             samples of a penalty on outputs, or from hooks in the steps that are logged; of a compiled model from the
             former only. Under DDP those of the first process's own samples are logged.
         every_n_steps: steps between angle scalars, the first step included; None: never.
