@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ortho_lightning.callbacks.angle_monitor import AngleMonitor
 from ortho_lightning.callbacks.base import LightningCallback
-from ortho_lightning.callbacks.monitoring import angles, dashboard
+from ortho_lightning.callbacks.monitoring import angles, dashboard, loggers
 from ortho_lightning.callbacks.monitoring.adapters import Chart
 from ortho_lightning.callbacks.monitoring.arguments import check_interval, check_name
 from ortho_lightning.callbacks.monitoring.steps import StepCounter
@@ -189,7 +189,8 @@ class OrthogonalityCallback(LightningCallback):
             if self._steps.batches_without_step == _MANY and not pl_module.automatic_optimization:
                 self._reports.missing_steps(_MANY)
             return
-        own = self._scalars.end_step(step, joined, loss_parts(trainer, pl_module, outputs, joined))
+        losses = loss_parts(trainer, pl_module, outputs, joined)
+        own = self._scalars.end_step(step, loggers.log_step(trainer), joined, losses)
         dashboard.log_step(trainer, self.name, {**found, **own})
         if self._term is not None:
             dashboard.log_step(trainer, self.name, self._term.take_gradient_ratios())

@@ -39,7 +39,8 @@ class Recorded:
         plain, penalized = torch.isclose(loss, self.task, rtol=1e-6), torch.isclose(loss, expected, rtol=1e-6)
         assert bool(plain) != bool(penalized)
         self.steps.append(bool(penalized))
-        self.penalties[self.trainer.global_step] = penalty.item()
+        # by the x axis of Lightning's own metrics, which is not global_step after a finder has run
+        self.penalties[self.trainer.fit_loop.epoch_loop._batches_that_stepped] = penalty.item()
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=self.lr)

@@ -7,6 +7,8 @@ import importlib
 import pytest
 import torch
 
+from ortho_lightning import OrthogonalityCallback
+from ortho_lightning.regularizers import Gram
 from tests.callbacks.fits import WEIGHT, assert_untouched, callback_of, kept_logger, lr_find, ours, recorded_module
 from tests.callbacks.helpers import PACKAGES, make_trainer
 
@@ -245,3 +247,16 @@ def test_no_value_is_logged_of_a_step_without_penalty(package, tmp_path):
     for metrics in with_penalty:
         expected = metrics["ortho/task_loss"] + WEIGHT * metrics["ortho/penalty"]
         assert metrics["ortho/total_loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_last_step_is_logged_where_lightning_logs_it_after_a_finder(package, tmp_path):
+    callback, module = OrthogonalityCallback(Gram(), weight=WEIGHT, log_every_n_steps=1000), recorded_module(package)
+    logger = kept_logger(package, tmp_path)
+    finding = callback_of(package, "on_train_epoch_start", lr_find)
+    options = {"max_steps": 12, "max_epochs": 9, "logger": logger, "default_root_dir": tmp_path}
+    trainer = make_trainer([callback, finding], package, **options)
+    trainer.fit(module)
+    rows = {step: row for step, row in logger.rows if "ortho/penalty" in row}
+    last = max(rows)
+    assert last == trainer.fit_loop.epoch_loop._batches_that_stepped - 1
+    assert rows[last]["ortho/penalty"] == pytest.approx(module.penalties[last], rel=1e-4)

@@ -66,11 +66,12 @@ class PenaltyScalars:
         joined, self._joined = self._joined, None
         return joined
 
-    def end_step(self, step: int, joined: Joined | None, losses: dict[str, Tensor]) -> dict[str, float]:
+    def end_step(self, step: int, logged: int, joined: Joined | None, losses: dict[str, Tensor]) -> dict[str, float]:
         """Return the scalars that are due in a step that has ended.
 
         Args:
             step: counted from 0.
+            logged: the step as loggers count it, which differs after a finder has run.
             joined: what joined its last batch's loss.
             losses: the parts of its last batch's loss.
         """
@@ -84,16 +85,16 @@ class PenaltyScalars:
         if step % self._every == 0:
             found |= _on_host(losses)
         if not found:
-            self._pending = (step, joined, losses)
+            self._pending = (logged, joined, losses)
         return found
 
     def last(self) -> tuple[int, dict[str, float]]:
-        """Return the last step and its scalars; none if they were due before."""
+        """Return the last step, as loggers count it, and its scalars; none if they were due before."""
         if self._pending is None:
             return 0, {}
-        step, joined, losses = self._pending
+        logged, joined, losses = self._pending
         self._pending = None
-        return step, ({} if joined is None else joined.scalars()) | _on_host(losses)
+        return logged, ({} if joined is None else joined.scalars()) | _on_host(losses)
 
 
 def loss_parts(trainer: Any, module: Any, outputs: Any, joined: Joined | None) -> dict[str, Tensor]:
