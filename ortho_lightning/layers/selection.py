@@ -36,8 +36,7 @@ def select_layers(
         UnsupportedLayerError: for a layer asked for that has no two filters to compare.
         ConfigurationError: for a selection that is neither of the above.
     """
-    # torch.compile's prefix is not part of a name
-    named = [(name.replace("_orig_mod.", ""), module) for name, module in model.named_modules()]
+    named = named_modules(model)
     available = [name for name, module in named if _usual(module)]
     holding = [(name, module) for name, module in named if _holds_filters(module)]
     excluded = set() if exclude is None else _chosen("exclude", exclude, _seen_by(exclude, named, holding), available)
@@ -51,6 +50,11 @@ def select_layers(
     if not selected:
         raise LayerSelectionError(f"layers={layers!r} with exclude={exclude!r}", available)
     return selected
+
+
+def named_modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Return the modules of a model by name, without the prefix of torch.compile, which is not part of a name."""
+    return [(name.replace("_orig_mod.", ""), module) for name, module in model.named_modules()]
 
 
 def check_selection(option: str, selection: Layers) -> list[str]:

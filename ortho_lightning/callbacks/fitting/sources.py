@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import DistributedSampler
 
 from ortho_lightning.errors import ConfigurationError, LayerSelectionError
+from ortho_lightning.layers.selection import named_modules
 
 PREDICT_STEP = "predict_step"
 
@@ -20,8 +21,7 @@ def find_layer(model: nn.Module, layer: str) -> nn.Module:
     Raises:
         LayerSelectionError: if there is none, listing the names that exist.
     """
-    # torch.compile's prefix is not part of a name
-    named = {name.replace("_orig_mod.", ""): module for name, module in model.named_modules() if name}
+    named = {name: module for name, module in named_modules(model) if name}
     if layer not in named:
         nearby = next((name for name in named if name.endswith(f".{layer}")), None)
         raise LayerSelectionError(f"layer={layer!r}", named, nearby)
