@@ -64,17 +64,19 @@ Length = tuple[int, int, int]  # epochs, steps, and steps between scalars
 def project(series: dict[str, Series], short: Length, long: Length) -> Counter[str]:
     """Project the bytes by kind of a training of length ``long`` from the records of one of length ``short``.
 
-    Histograms are written once before training and once an epoch, figures and texts a fixed number of times. Scalars
-    are written once an epoch or every few steps; those with at most one record an epoch count as the former.
+    Histograms are written once an epoch, some also before training, figures and texts a fixed number of times. Scalars
+    are written once an epoch or every few steps, some also at the end; those with at most one record an epoch count as
+    the former.
     """
-    records, long_records = (math.ceil(steps / every) + 1 for _, steps, every in (short, long))
-    factors = {"histograms": (long[0] + 1) / (short[0] + 1), "pictures": 1.0, "texts": 1.0}
+    records, long_records = (math.ceil(steps / every) for _, steps, every in (short, long))
     sizes: Counter[str] = Counter()
     for one in series.values():
-        if one.kind == "scalars":
-            factor = long[0] / short[0] if one.count <= short[0] else long_records / records
+        if one.kind == "histograms" or (one.kind == "scalars" and one.count <= short[0]):
+            factor = (long[0] - short[0]) / one.count + 1
+        elif one.kind == "scalars":
+            factor = (long_records - records) / one.count + 1
         else:
-            factor = factors[one.kind]
+            factor = 1.0
         sizes[one.kind] += math.ceil(one.size * factor)
     return sizes
 

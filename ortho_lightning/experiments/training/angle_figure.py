@@ -41,7 +41,8 @@ def layer_records(report: Sequence[Mapping[str, Any]], snapshot: AngleSnapshot) 
     """Return the angle report with the histogram of each layer, in bins of 2 degrees."""
     return tuple(
         LayerRecord.from_json(without_nan({**layer, "counts": snapshot.angles[layer["name"]].counts.tolist()}))
-        for layer in report
+        # a resumed run has another first step
+        for layer in ({key: value for key, value in row.items() if key != "response_std_before"} for row in report)
     )
 
 
