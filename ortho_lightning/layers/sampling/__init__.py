@@ -6,7 +6,7 @@ outputs without bias, ``(groups, n, k)``, at positions spread evenly over the ba
 
 from ortho_lightning.layers.sampling.inputs import SampledInputs, outputs_from_inputs, sample_inputs
 from ortho_lightning.layers.sampling.options import Sampling
-from ortho_lightning.layers.sampling.tap import as_samples, channels, covers_all_filters, prepare, sample_outputs, tap
+from ortho_lightning.layers.sampling.tap import as_samples, channels, covers_all_filters, sample_outputs, tap
 
 __all__ = [
     "SampledInputs",
@@ -15,7 +15,6 @@ __all__ = [
     "channels",
     "covers_all_filters",
     "outputs_from_inputs",
-    "prepare",
     "sample_inputs",
     "sample_outputs",
     "tap",

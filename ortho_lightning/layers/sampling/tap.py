@@ -30,17 +30,12 @@ def tap(module: nn.Module, output: Tensor, max_samples: int | None, seed: int) -
     """
     if not _can_tap(module, output):
         return output, sample_outputs(module, output, max_samples, seed)
-    prepare()
+    _lone()  # found out once, and outside of a backward
     places = places_of(positions_of(module, output).shape, max_samples, seed)
     # The node counts as a change in place, so that whoever holds the output already stands behind it too and a ReLU in
     # place may follow. Nothing has changed, though, for those who have saved the output before.
     with torch.autograd._unsafe_preserve_version_counter(output):
         return cast("tuple[Tensor, Tensor]", _Tap.apply(output, module, places))
-
-
-def prepare() -> None:
-    """Find out, once, how :func:`tap` knows a gradient that it may write into; best before any training step."""
-    _lone()
 
 
 def _can_tap(module: nn.Module, output: Tensor) -> bool:
