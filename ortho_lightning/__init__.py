@@ -7,6 +7,7 @@ from ortho_lightning import functional, regularizers, schedules
 from ortho_lightning.callbacks import AngleMonitor, OrthogonalityCallback, WhiteningCallback, suggest_weight
 from ortho_lightning.nn import Whitening
 from ortho_lightning.regularizers import LSH, Gram
+from ortho_lightning.weights import GradientShare
 
 try:
     __version__ = _version("ortho-lightning")
@@ -16,6 +17,7 @@ except PackageNotFoundError:  # a checkout that was not installed
 __all__ = [
     "LSH",
     "AngleMonitor",
+    "GradientShare",
     "Gram",
     "OrthogonalityCallback",
     "Whitening",

@@ -88,8 +88,7 @@ class AngleMonitor(LightningCallback):
         """Key of the callback's state in a checkpoint."""
         return self._generate_state_key(name=self.name)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the number of steps done."""
+    def _state(self) -> dict[str, Any]:
         return self._steps.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -24,6 +24,8 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from ortho_lightning.errors import ConfigurationError
+
 _MODULES = ("pytorch_lightning.callbacks.callback", "lightning.pytorch.callbacks.callback")
 
 if TYPE_CHECKING:
@@ -37,13 +39,43 @@ else:
 class LightningCallback(_Root):
     """Callback of every package of Lightning that is loaded.
 
-    Its keys of states are those that Lightning generates.
+    Its keys of states are those that Lightning generates. Lightning rejects two callbacks of one key when the Trainer
+    is created, and its message names ``state_key``, which no user of a callback gives. :meth:`setup` rejects them
+    instead, and names what to give. So Lightning must not see that ``state_dict`` is overridden: it looks at a wrapped
+    function first, and :func:`_join_loaded` wraps its own. A Lightning that looks elsewhere gives its own message.
     """
+
+    name: str
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         """Create a callback of all packages that are loaded by now."""
         _join_loaded()
         return super().__new__(cls)
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Reject another callback of the same kind and name.
+
+        Raises:
+            ConfigurationError: naming it.
+        """
+        for other in trainer.callbacks:
+            if other is not self and isinstance(other, LightningCallback):
+                for key in [key for key in self._keys() if key in other._keys()]:
+                    raise ConfigurationError(
+                        f"two callbacks that log and are saved as {key}: give one of them another name, as in "
+                        f"{type(self).__name__}(..., name={self.name + '2'!r})"
+                    )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps of the callback."""
+        return self._state()
+
+    def _state(self) -> dict[str, Any]:
+        return {}
+
+    def _keys(self) -> list[str]:
+        """Return the keys of the callback and of those that it owns."""
+        return [self.state_key]
 
     def _generate_state_key(self, **kwargs: Any) -> str:
         # as Lightning does, which need not be loaded
@@ -56,6 +88,8 @@ def _join_loaded() -> None:
     bases = (_Root, *(base for base in loaded if base is not None))
     if LightningCallback.__bases__ != bases:
         LightningCallback.__bases__ = bases
+        wrapper: Any = LightningCallback.state_dict
+        wrapper.__wrapped__ = bases[-1].state_dict
 
 
 class _JoinOnImport(MetaPathFinder):

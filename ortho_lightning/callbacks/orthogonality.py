@@ -11,17 +11,17 @@ from ortho_lightning.callbacks.angle_monitor import AngleMonitor
 from ortho_lightning.callbacks.base import LightningCallback
 from ortho_lightning.callbacks.monitoring import angles, dashboard, loggers
 from ortho_lightning.callbacks.monitoring.adapters import Chart
-from ortho_lightning.callbacks.monitoring.arguments import check_interval, check_name
 from ortho_lightning.callbacks.monitoring.steps import StepCounter
-from ortho_lightning.callbacks.penalty import compatibility
-from ortho_lightning.callbacks.penalty.arguments import check_regularizer, check_schedule, check_sync, check_weight
+from ortho_lightning.callbacks.penalty import arguments, compatibility
 from ortho_lightning.callbacks.penalty.reports import Reports
 from ortho_lightning.callbacks.penalty.scalars import PenaltyScalars, loss_parts
 from ortho_lightning.callbacks.penalty.term import PenaltyTerm, ScheduleFunction, TermOptions
+from ortho_lightning.callbacks.penalty.weight import PenaltyWeight
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.functional import AngleStatistics
-from ortho_lightning.layers.selection import Layers, check_selection, select_layers
+from ortho_lightning.layers.selection import Layers, select_layers
 from ortho_lightning.regularizers import LSH, Regularizer
+from ortho_lightning.weights import GradientShare
 
 _MANY = 50  # steps after which something should have happened, where the user gave no interval
 
@@ -44,8 +44,8 @@ class OrthogonalityCallback(LightningCallback):
         layers: None for every Conv1d/2d/3d and Linear with two or more filters; a shell-style pattern for the whole
             dotted name (``"layer*.conv*"``), a list of patterns, or a predicate ``(name, module) -> bool``.
         exclude: layers to leave out, likewise.
-        weight: 0 or more; total loss = task loss + weight * schedule(step, total_steps) * sum over layers of the
-            penalty. At 0 the penalty is measured and logged, and training is bit-identical to training without it.
+        weight: 0 or more, or a :class:`~ortho_lightning.GradientShare`: total loss = task loss + weight * schedule(
+            step, total_steps) * sum over layers of the penalty. 0: measured and logged only; training is bit-identical.
         schedule: any callable ``(step, total_steps) -> factor``; see :mod:`ortho_lightning.schedules`. Steps count from
             0; ``total_steps`` is infinite when the Trainer has no end.
         every_n_steps: lazy regularization: the penalty on every n-th step, the first included, times n.
@@ -58,12 +58,12 @@ class OrthogonalityCallback(LightningCallback):
             under the same name and with the same interval; None: the penalty only.
         name: prefix of the logged names and part of the checkpoint key. Several callbacks need several names.
 
-    The gradient ratio, ``<name>/gradient_ratio`` and the same with ``/<layer>``, is for choosing ``weight``. Its
-    numerator is of the penalty of all layers at the weight and schedule of that step (without the factor n of
-    ``every_n_steps``, so that it tells what the penalty weighs on average), its denominator of the task's loss, both of
-    one micro-batch and before clipping. It is measured in steps in which the weight is not 0, by two backward passes;
-    training goes on bit by bit as without. It needs ``torch._functorch.config.donated_buffer = False`` under
-    torch.compile, and is rejected under FSDP2 and DeepSpeed.
+    The gradient ratio is ``<name>/gradient_ratio``, and the same with ``/<layer>``. Its numerator is of the penalty of
+    all layers at the weight and schedule of that step (without the factor n of ``every_n_steps``), its denominator of
+    the task's loss, both of one micro-batch and before clipping. It is measured and logged in steps in which the weight
+    is not 0, by two backward passes; training goes on bit by bit as without. ``weight=GradientShare(...)`` measures it
+    too. It needs ``torch._functorch.config.donated_buffer = False`` under torch.compile, and is rejected under FSDP2
+    and DeepSpeed.
 
     Attributes:
         penalty: the last total penalty before weight, a detached scalar tensor, or None before the first.
@@ -81,7 +81,7 @@ class OrthogonalityCallback(LightningCallback):
         regularizer: Regularizer | None = LSH(),
         layers: Layers = None,
         exclude: Layers = None,
-        weight: float = 1.0,
+        weight: float | GradientShare = 1.0,
         schedule: ScheduleFunction | None = None,
         every_n_steps: int = 1,
         sync: Literal["local", "global"] = "local",
@@ -90,20 +90,6 @@ class OrthogonalityCallback(LightningCallback):
         monitor: AngleMonitor | Literal["auto"] | None = "auto",
         name: str = "ortho",
     ) -> None:
-        check_regularizer(regularizer)
-        check_selection("layers", layers)
-        check_selection("exclude", exclude)
-        check_weight(weight)
-        check_schedule(schedule)
-        check_interval("every_n_steps", every_n_steps, never=False)
-        check_interval("log_every_n_steps", log_every_n_steps)
-        check_interval("log_gradient_ratio_every_n_steps", log_gradient_ratio_every_n_steps)
-        check_sync(sync, regularizer)
-        check_name(name)
-        if monitor == "auto":
-            monitor = AngleMonitor(layers, exclude, every_n_steps=log_every_n_steps, name=name)
-        if not isinstance(monitor, AngleMonitor | None):
-            raise ConfigurationError(f"monitor={monitor!r}: must be an AngleMonitor, 'auto' or None")
         self.regularizer = regularizer
         self.layers = layers
         self.exclude = exclude
@@ -113,11 +99,17 @@ class OrthogonalityCallback(LightningCallback):
         self.sync = sync
         self.log_every_n_steps = log_every_n_steps
         self.log_gradient_ratio_every_n_steps = log_gradient_ratio_every_n_steps
-        self.monitor = monitor
         self.name = name
+        arguments.check(self)
+        if monitor == "auto":
+            monitor = AngleMonitor(layers, exclude, every_n_steps=log_every_n_steps, name=name)
+        if not isinstance(monitor, AngleMonitor | None):
+            raise ConfigurationError(f"monitor={monitor!r}: must be an AngleMonitor, 'auto' or None")
+        self.monitor = monitor
         self._steps = StepCounter()
         self._reports = Reports(name)
         self._scalars = PenaltyScalars(log_every_n_steps)
+        self._weight = PenaltyWeight(weight)
         self._layers: dict[str, nn.Module] = {}
         self._term: PenaltyTerm | None = None
 
@@ -131,20 +123,26 @@ class OrthogonalityCallback(LightningCallback):
         """Key of the callback's state in a checkpoint."""
         return self._generate_state_key(name=self.name)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the number of steps done."""
-        return self._steps.state_dict()
+    def _state(self) -> dict[str, Any]:
+        return self._steps.state_dict() | self._weight.state_dict()
+
+    def _keys(self) -> list[str]:
+        return [*super()._keys(), *([] if self.monitor is None else self.monitor._keys())]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a saved number of steps."""
+        """Go on from a saved number of steps, and the weight that was reached."""
         self._steps.load_state_dict(state_dict)
+        self._weight.load_state_dict(state_dict)
         if self.monitor is not None:
             self.monitor.load_state_dict(state_dict)
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Select the layers and take part in the module's training steps."""
         self._restore()
-        compatibility.check_strategy(trainer, self.log_gradient_ratio_every_n_steps is not None)
+        if self._weight.rule != self.weight:  # it was changed since
+            self._weight = PenaltyWeight(self.weight)
+        gradients = self._weight.measures or self.log_gradient_ratio_every_n_steps is not None
+        compatibility.check_strategy(trainer, gradients)
         outputs = self.regularizer is not None and self.regularizer.sampling is not None
         self._layers = select_layers(pl_module, self.layers, self.exclude, outputs=outputs)
         self._steps.begin_fit()
@@ -152,7 +150,8 @@ class OrthogonalityCallback(LightningCallback):
         self._scalars = PenaltyScalars(self.log_every_n_steps)
         self._term = None
         if self.regularizer is not None:
-            self._term = PenaltyTerm(TermOptions.of(self), self._layers, self._steps, self._scalars, self._reports)
+            options = TermOptions.of(self)
+            self._term = PenaltyTerm(options, self._weight, self._layers, self._steps, self._scalars, self._reports)
             self._term.attach(trainer, pl_module)
         if self.monitor is not None:
             self.monitor.on_fit_start(trainer, pl_module)
@@ -161,6 +160,7 @@ class OrthogonalityCallback(LightningCallback):
         """Check the schedule, and begin to log."""
         if trainer.global_step == 0:  # known here, after the loops are restored, not before
             self._steps.step = 0  # a second Trainer with the same callback begins anew
+            self._weight.begin()
         if self._term is not None:
             self._term.check_schedule(trainer, pl_module)
         dashboard.log_layout_once(trainer, self)

@@ -110,7 +110,7 @@ class _Probe(LightningCallback):
         self._trainer = trainer
         self._recorder = LayerRecorder(layers, sampling)
         self._step_penalty = StepPenalty(layers, self._regularizer, "local")
-        self._gradient_ratio = GradientRatio(pl_module, layers, every=1)
+        self._gradient_ratio = GradientRatio(pl_module, layers)
         intercept.attach(pl_module, self)
 
     def serves(self, module: Any) -> bool:
@@ -123,11 +123,10 @@ class _Probe(LightningCallback):
         step = self._recorder.steps
         views = self._step_penalty.views(self._recorder.take(None if whole_step else loss))
         penalties = self._step_penalty.total(views, loss.device)
-        if self._gradient_ratio.is_due(step, step):
-            total = None if penalties is None else penalties.total
-            found = self._gradient_ratio.measure(total, loss, loss_scale(self._trainer))
-            if found.get("gradient_ratio", 0.0) > 0:
-                self.ratios.append(found["gradient_ratio"])
+        total = None if penalties is None else penalties.total
+        found = self._gradient_ratio.measure(total, loss, step, loss_scale(self._trainer))
+        if found.get("gradient_ratio", 0.0) > 0:
+            self.ratios.append(found["gradient_ratio"])
 
     def step_ran(self, module: Any) -> None:
         self._recorder.discard()

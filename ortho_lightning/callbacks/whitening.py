@@ -97,8 +97,7 @@ class WhiteningCallback(LightningCallback):
         """Key of the state in a checkpoint; it contains the name."""
         return state_key(self.name)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the tensors of the whitening, if one is fitted."""
+    def _state(self) -> dict[str, Any]:
         return {} if self.whitening is None else {"whitening": dict(self.whitening.state_dict())}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

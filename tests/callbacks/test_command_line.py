@@ -8,7 +8,7 @@ import sys
 import pytest
 import yaml
 
-from ortho_lightning import AngleMonitor, OrthogonalityCallback
+from ortho_lightning import AngleMonitor, GradientShare, OrthogonalityCallback
 from ortho_lightning.regularizers import LSH, Gram
 from ortho_lightning.schedules import LinearWarmup
 from tests.callbacks.helpers import PACKAGES, boring
@@ -68,6 +68,20 @@ def test_every_part_is_configured_from_yaml_and_trains(package, tmp_path):
     assert callback.monitor.every_n_steps == 2
     assert (callback.weight, callback.layers, callback.name) == (0.25, ["lay*"], "cli")
     assert made.trainer.callback_metrics["cli/penalty"].isfinite()
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_share_as_weight_is_configured_from_yaml(package, tmp_path):
+    share = {"class_path": "ortho_lightning.GradientShare", "init_args": {"share": 0.2, "every_n_steps": 10}}
+    options = {"regularizer": "ortho_lightning.Gram", "weight": share, "log_every_n_steps": 1}
+    made = cli(
+        package,
+        "fit",
+        config(tmp_path, {"class_path": "ortho_lightning.OrthogonalityCallback", "init_args": options}),
+    )
+    (callback,) = [each for each in made.trainer.callbacks if isinstance(each, OrthogonalityCallback)]
+    assert callback.weight == GradientShare(0.2, every_n_steps=10)
+    assert made.trainer.callback_metrics["ortho/weight"] > 0
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -4,6 +4,7 @@ import copy
 import io
 import math
 import pickle
+import re
 import warnings
 
 import pytest
@@ -12,7 +13,7 @@ from pytorch_lightning import Callback
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import nn
 
-from ortho_lightning import OrthogonalityCallback
+from ortho_lightning import AngleMonitor, GradientShare, OrthogonalityCallback
 from ortho_lightning.data.batches import TensorBatches
 from ortho_lightning.errors import ConfigurationError, LayerSelectionError
 from ortho_lightning.regularizers import LSH, Gram
@@ -153,9 +154,26 @@ def test_several_callbacks_add_up_and_leave_in_any_order():
     assert_untouched(model)
 
 
-def test_equal_names_are_refused_by_lightning():
-    with pytest.raises(RuntimeError, match=r"state_key|not unique"):
-        make_trainer([OrthogonalityCallback(), OrthogonalityCallback()])
+@pytest.mark.parametrize("package", PACKAGES)
+@pytest.mark.parametrize(
+    ("kinds", "key"),
+    [
+        ((OrthogonalityCallback, OrthogonalityCallback), "OrthogonalityCallback{'name': 'ortho'}"),
+        ((AngleMonitor, AngleMonitor), "AngleMonitor{'name': 'ortho'}"),
+        ((OrthogonalityCallback, AngleMonitor), "AngleMonitor{'name': 'ortho'}"),  # it owns one
+    ],
+)
+def test_equal_names_are_refused_with_the_remedy_before_anything_runs(package, kinds, key):
+    model = boring(package).BoringModel()
+    trainer = make_trainer([kind() for kind in kinds], package)
+    with pytest.raises(ConfigurationError, match=rf"{re.escape(key)}: give one of them another name, as in .*name="):
+        trainer.fit(model)
+    assert trainer.global_step == 0
+    assert_untouched(model)
+
+
+def test_a_callback_without_angles_and_a_monitor_may_share_a_name():
+    make_trainer([OrthogonalityCallback(monitor=None), AngleMonitor()]).fit(BoringModel())
 
 
 def test_copies_made_while_training_take_their_own_step_along():
@@ -368,8 +386,9 @@ def test_state_is_saved_and_restored(tmp_path):
     assert resumed.state_dict() == {"step": 5}
 
 
+@pytest.mark.parametrize("weight", [0.05, GradientShare(0.1, every_n_steps=3)])
 @pytest.mark.parametrize(("stop", "accumulate"), [(3, 1), (5, 1), (10, 1), (12, 1), (1, 4), (2, 4), (3, 4), (4, 4)])
-def test_resumed_training_is_bit_identical(stop, accumulate, tmp_path):
+def test_resumed_training_is_bit_identical(stop, accumulate, weight, tmp_path):
     """With the schedule, the lazy interval and the sampled rows in play, inside an epoch of 10 batches and at its end.
 
     A window of 4 is cut short at the end of an epoch, so that steps 3 and 6 are of 2 batches.
@@ -379,7 +398,7 @@ def test_resumed_training_is_bit_identical(stop, accumulate, tmp_path):
         model = vision_module()
         model.net[5].p = 0.0
         callback = OrthogonalityCallback(
-            LSH(max_samples=16), weight=0.05, every_n_steps=2, schedule=lambda step, total: (step + 1) / 10
+            LSH(max_samples=16), weight=weight, every_n_steps=2, schedule=lambda step, total: (step + 1) / 10
         )
         return model, callback
 
@@ -392,11 +411,13 @@ def test_resumed_training_is_bit_identical(stop, accumulate, tmp_path):
     saving = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=stop, save_top_k=-1)
     options = {"max_steps": 13 // accumulate + 3, "accumulate_grad_batches": accumulate}
     make_trainer([callback, saving], enable_checkpointing=True, **options).fit(whole, data())
+    state = callback.state_dict()
     rest, callback = build()
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*dataloader is not resumable.*")
         make_trainer(callback, **options).fit(rest, data(), ckpt_path=tmp_path / f"step={stop}.ckpt")
-    assert callback.state_dict() == {"step": options["max_steps"]}
+    assert callback.state_dict() == state
+    assert state["step"] == options["max_steps"]
     for name, value in whole.state_dict().items():
         assert torch.equal(value, rest.state_dict()[name]), name
 

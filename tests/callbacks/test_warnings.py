@@ -20,8 +20,8 @@ def outweighing(caught):
 
 def ratios_of(*ratios, first=1.0):
     """What a watch says of steps whose task's loss is ``first``."""
-    watch = OutweighingWatch(weight=1.0, every=50)
-    return [watch.check(torch.tensor(r * first), torch.tensor(first), 1.0, lambda: 0.0) for r in ratios]
+    watch = OutweighingWatch(every=50)
+    return [watch.check(torch.tensor(r * first), torch.tensor(first), 1.0, 1.0, lambda: 0.0) for r in ratios]
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -101,14 +101,14 @@ def test_a_weight_that_rises_late_is_seen_within_two_intervals():
 
 
 def test_a_task_that_was_learned_has_a_small_loss_beside_any_penalty():
-    watch = OutweighingWatch(weight=1.0, every=50)
+    watch = OutweighingWatch(every=50)
     for step in range(300):
-        assert watch.check(torch.tensor(1.0), torch.tensor(2.0 * 0.9**step), 1.0, lambda: 0.0) is None
+        assert watch.check(torch.tensor(1.0), torch.tensor(2.0 * 0.9**step), 1.0, 1.0, lambda: 0.0) is None
 
 
 def test_what_orthogonal_filters_would_read_does_not_count_and_no_task_is_not_outweighed():
-    watch = OutweighingWatch(weight=1.0, every=50)
-    assert not any(watch.check(torch.tensor(1e6), torch.tensor(1.0), 1.0, lambda: 1e6) for _ in range(100))
+    watch = OutweighingWatch(every=50)
+    assert not any(watch.check(torch.tensor(1e6), torch.tensor(1.0), 1.0, 1.0, lambda: 1e6) for _ in range(100))
     assert not any(ratios_of(*[1.0] * 100, first=0.0))
 
 
@@ -128,9 +128,11 @@ def test_the_device_is_waited_for_at_few_steps():
             Counted.waits += 1
             return super().__float__()
 
-    watch = OutweighingWatch(weight=1.0, every=50)
+    watch = OutweighingWatch(every=50)
     for _ in range(1000):
-        watch.check(torch.tensor(1.0).as_subclass(Counted), torch.tensor(1.0).as_subclass(Counted), 1.0, lambda: 0.0)
+        watch.check(
+            torch.tensor(1.0).as_subclass(Counted), torch.tensor(1.0).as_subclass(Counted), 1.0, 1.0, lambda: 0.0
+        )
     assert 5 <= Counted.waits <= 26
 
 

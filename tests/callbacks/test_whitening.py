@@ -172,8 +172,8 @@ def test_several_callbacks_have_names_of_their_own():
     trainer, _ = fit([first, second])
     assert {"whitening/rank", "head/rank"} <= set(trainer.callback_metrics)
     assert second.whitening.moments.d == 1
-    with pytest.raises(RuntimeError, match="state_key"):
-        make_trainer([WhiteningCallback("a"), WhiteningCallback("b")])
+    with pytest.raises(ConfigurationError, match="give one of them another name"):
+        fit([WhiteningCallback("encoder"), WhiteningCallback("head")])
 
 
 def test_vectors_are_not_kept():

@@ -5,8 +5,29 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from ortho_lightning.callbacks.monitoring.arguments import check_interval, check_name
 from ortho_lightning.errors import ConfigurationError
+from ortho_lightning.layers.selection import check_selection
 from ortho_lightning.regularizers import Regularizer, Sampling
+from ortho_lightning.weights import GradientShare
+
+
+def check(callback: Any) -> None:
+    """Check the attributes of an :class:`~ortho_lightning.OrthogonalityCallback`.
+
+    Raises:
+        ConfigurationError: naming the first that is outside its range.
+    """
+    check_regularizer(callback.regularizer)
+    check_selection("layers", callback.layers)
+    check_selection("exclude", callback.exclude)
+    check_weight(callback.weight)
+    check_schedule(callback.schedule)
+    check_interval("every_n_steps", callback.every_n_steps, never=False)
+    check_interval("log_every_n_steps", callback.log_every_n_steps)
+    check_interval("log_gradient_ratio_every_n_steps", callback.log_gradient_ratio_every_n_steps)
+    check_sync(callback.sync, callback.regularizer)
+    check_name(callback.name)
 
 
 def check_regularizer(regularizer: Any) -> None:
@@ -22,10 +43,12 @@ def check_regularizer(regularizer: Any) -> None:
 
 
 def check_weight(weight: Any) -> None:
-    """Raise ConfigurationError unless it is a finite number of 0 or more."""
+    """Raise ConfigurationError unless it is a finite number of 0 or more, or a GradientShare."""
+    if isinstance(weight, GradientShare):
+        return
     number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
     if not number or not (weight >= 0 and math.isfinite(weight)):
-        raise ConfigurationError(f"weight={weight!r}: must be 0 or a positive number")
+        raise ConfigurationError(f"weight={weight!r}: must be 0, a positive number or GradientShare(0.1)")
 
 
 def check_schedule(schedule: Any) -> None:
@@ -46,8 +69,8 @@ def check_sync(sync: Any, regularizer: Regularizer | None) -> None:
         )
 
 
-def current_weight(weight: float, schedule: Any, step: int, total_steps: float) -> float:
-    """Return the weight at a step, times the schedule's factor.
+def schedule_factor(schedule: Any, step: int, total_steps: float) -> float:
+    """Return the factor of the weight at a step; 1 without a schedule.
 
     Raises:
         ConfigurationError: for a factor that is negative or not finite.
@@ -58,4 +81,4 @@ def current_weight(weight: float, schedule: Any, step: int, total_steps: float) 
             f"schedule={schedule!r} gave {factor} at step {step} of {total_steps}: "
             "a factor must be 0 or a positive number"
         )
-    return weight * factor
+    return factor

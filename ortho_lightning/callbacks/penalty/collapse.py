@@ -49,5 +49,5 @@ class CollapseWatch:
         return (
             f"the filters fall together: the penalty rose from {self._lowest_penalty:.3g} to {penalty:.3g} and the "
             f"root mean square cosine from {self._lowest_cosine:.2g} to {rms_cosine:.2g}. The likely cause is "
-            "weight={weight:g}: try a tenth of it, a warm-up (schedule=LinearWarmup()), or leave the first layer out."
+            "{weight}: try a tenth of it, a warm-up (schedule=LinearWarmup()), or leave the first layer out."
         )

@@ -34,8 +34,9 @@ def check_strategy(trainer: Any, gradient_ratio: bool) -> None:
         )
     if gradient_ratio and kinds & {"ModelParallelStrategy", "DeepSpeedStrategy"}:
         raise ConfigurationError(
-            f"log_gradient_ratio_every_n_steps under strategy {name}: gradients of sharded weights exist in its own "
-            "backward only. Choose the weight on one process or under ddp, and leave it None here."
+            f"log_gradient_ratio_every_n_steps or weight=GradientShare(...) under strategy {name}: gradients of "
+            "sharded weights exist in its own backward only. Choose a weight on one process or under ddp, and leave "
+            "log_gradient_ratio_every_n_steps=None here."
         )
 
 

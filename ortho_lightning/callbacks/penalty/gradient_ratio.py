@@ -28,45 +28,42 @@ class GradientRatio:
     Args:
         model: whose buffers are put back.
         layers: the layers by name.
-        every: steps between measurements.
     """
 
-    def __init__(self, model: nn.Module, layers: Mapping[str, nn.Module], every: int) -> None:
+    def __init__(self, model: nn.Module, layers: Mapping[str, nn.Module]) -> None:
         self._model = model
         self._layers = layers
-        self._every = every
-        self._window = -1
         self._batch = -1
         self._norms: dict[int, tuple[float, float]] = {}  # of the penalty and of the task, by parameter
 
-    def is_due(self, step: int, batch: int) -> bool:
-        """Return whether to measure now: at the first penalty of an interval, and all others in the same batch."""
-        if step // self._every != self._window:
-            self._window, self._batch = step // self._every, batch
-            self._norms = {}
-        return batch == self._batch
-
-    def measure(self, penalty: Tensor | None, loss: Tensor, scale: float) -> dict[str, float]:
-        """Return the ratios of the gradients of the penalty, weighted as it joins, and of the task's loss.
+    def measure(
+        self, penalty: Tensor | None, loss: Tensor, batch: int, scale: float = 1.0, weight: float = 1.0
+    ) -> dict[str, float]:
+        """Return the ratios of the gradients of the penalty, before its weight, and of the task's loss.
 
         The names are ``gradient_ratio`` and ``gradient_ratio/<layer>``. Left out are layers that the penalty does not
-        reach, and quotients that are not finite.
+        reach, and quotients that are not finite. Under manual optimization a batch may have several losses: the ratios
+        are of all that were measured in it.
 
         Args:
             penalty: None: no layer ran in this process.
             loss: without the penalty.
+            batch: any number of its own.
             scale: what both are multiplied by on the way back, so that half precision holds them (the loss's scale).
+            weight: of the penalty on the way back, for the same reason; above 0.
         """
+        if batch != self._batch:
+            self._batch, self._norms = batch, {}
         if penalty is None and world_size() == 1:
             return {}
         weights = {name: _trained(layer) for name, layer in self._layers.items()}
         parameters = list({id(weight): weight for own in weights.values() for weight in own}.values())
         with _undisturbed(self._model, loss.device), _explained():
-            of_penalty = _gradients(penalty, parameters, scale)
+            of_penalty = _gradients(penalty, parameters, scale * weight)
             of_task = _gradients(loss, parameters, scale)
         for parameter, reached, own, task in zip(parameters, *_averaged(of_penalty, of_task, parameters), strict=True):
             if reached:
-                self._norms[id(parameter)] = (_norm(own), _norm(task))
+                self._norms[id(parameter)] = (_norm(own) / weight, _norm(task))
         by_layer = {
             f"gradient_ratio/{name}": _ratio([self._norms[id(own)] for own in of_layer if id(own) in self._norms])
             for name, of_layer in weights.items()
@@ -143,7 +140,8 @@ def _explained() -> Iterator[None]:
         for word, remedy in remedies.items():
             if word in str(error):
                 raise ConfigurationError(
-                    f"log_gradient_ratio_every_n_steps needs backward passes of its own, but here: {error} Either "
-                    f"{remedy}, or leave log_gradient_ratio_every_n_steps=None."
+                    "log_gradient_ratio_every_n_steps and weight=GradientShare(...) need backward passes of their own, "
+                    f"but here: {error} Either {remedy}, or leave log_gradient_ratio_every_n_steps=None and give a "
+                    "number as weight."
                 ) from error
         raise

@@ -26,7 +26,6 @@ class OutweighingWatch:
     steps.
 
     Args:
-        weight: of the callback.
         every: the longest interval.
     """
 
@@ -34,8 +33,7 @@ class OutweighingWatch:
     _LASTING = 10.0
     _WINDOW = 8
 
-    def __init__(self, weight: float, every: int) -> None:
-        self._weight = weight
+    def __init__(self, every: int) -> None:
         self._longest = max(every, self._WINDOW)
         self._steps = 0
         self._begin = 0  # of the window
@@ -44,13 +42,16 @@ class OutweighingWatch:
         self._lowest: Tensor | None = None
         self._floor = 0.0
 
-    def check(self, penalty: Tensor, loss: Tensor, factor: float, floor: Callable[[], float]) -> str | None:
-        """Take one step in, and return a warning, or None if there is nothing to say.
+    def check(
+        self, penalty: Tensor, loss: Tensor, factor: float, weight: float, floor: Callable[[], float]
+    ) -> str | None:
+        """Take one step in, and return a warning with a place for the weight, or None if there is nothing to say.
 
         Args:
             penalty: of all layers, before weight, without graph.
             loss: of the task.
             factor: of the penalty in the loss, on average over steps.
+            weight: before the schedule.
             floor: returns what the penalty reads for orthogonal filters; asked in the first step.
         """
         task = loss.detach().float().abs().reshape(())
@@ -62,7 +63,7 @@ class OutweighingWatch:
         self._lowest = ratio if self._lowest is None else torch.minimum(self._lowest, ratio)
         self._steps += 1
         if self._steps <= 2 and float(ratio) >= self._AT_ONCE:  # False for NaN: a training that diverged
-            return self._message(float(ratio), "in one step", factor * penalty, task)
+            return self._message(float(ratio), "in one step", factor * penalty, task, weight)
         if self._steps - self._begin < self._length:
             return None
         lowest, length = float(self._lowest), self._length
@@ -70,12 +71,12 @@ class OutweighingWatch:
         self._length = min(2 * length, self._longest)
         if not lowest >= self._LASTING:
             return None
-        return self._message(lowest, f"or more in each of {length} steps", factor * penalty, task)
+        return self._message(lowest, f"or more in each of {length} steps", factor * penalty, task, weight)
 
-    def _message(self, ratio: float, when: str, penalty: Tensor, task: Tensor) -> str:
+    def _message(self, ratio: float, when: str, penalty: Tensor, task: Tensor, weight: float) -> str:
         return (
             f"the penalty outweighs the task: it is {ratio:.3g} times the task's loss {when} (now {float(penalty):.3g} "
-            f"beside {float(task):.3g}). Few networks learn their task like this. Try a weight of "
-            f"{0.1 * self._weight / ratio:.1g}, which is for a tenth of the task's loss, or what "
+            f"beside {float(task):.3g}), at {{weight}}. Few networks learn their task like this. Try "
+            f"a weight of {0.1 * weight / ratio:.1g}, which is for a tenth of the task's loss, or what "
             "suggest_weight(module, data) returns."
         )

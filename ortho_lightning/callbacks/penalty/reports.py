@@ -44,6 +44,15 @@ class Reports:
             "exclude=, or compile after the Trainer has started.",
         )
 
+    def no_weight(self, weight: str) -> None:
+        """Warn that no measurement set the weight."""
+        self.once(
+            "no weight",
+            f"{weight}: no step so far told a ratio of the gradients, so nothing was added to the loss. The selected "
+            "layers must run in training_step, and both the loss and the penalty must depend on their weights; give a "
+            "number as weight otherwise.",
+        )
+
     def recompilations(self, kinds: int, limit: int) -> None:
         """Warn that some layers will run uncompiled."""
         self.once(

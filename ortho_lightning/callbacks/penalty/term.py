@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ortho_lightning.callbacks.monitoring.steps import StepCounter
 from ortho_lightning.callbacks.penalty import compatibility, intercept
-from ortho_lightning.callbacks.penalty.arguments import current_weight
+from ortho_lightning.callbacks.penalty.arguments import schedule_factor
 from ortho_lightning.callbacks.penalty.collapse import CollapseWatch
 from ortho_lightning.callbacks.penalty.gradient_ratio import GradientRatio
 from ortho_lightning.callbacks.penalty.outweighing import OutweighingWatch
@@ -21,7 +21,8 @@ from ortho_lightning.callbacks.penalty.recording import LayerRecorder
 from ortho_lightning.callbacks.penalty.reports import Reports
 from ortho_lightning.callbacks.penalty.scalars import Joined, PenaltyScalars
 from ortho_lightning.callbacks.penalty.scope import FitScope
-from ortho_lightning.callbacks.penalty.step_penalty import StepPenalty
+from ortho_lightning.callbacks.penalty.step_penalty import Penalties, StepPenalty
+from ortho_lightning.callbacks.penalty.weight import Measurements, PenaltyWeight
 from ortho_lightning.functional import AngleStatistics
 from ortho_lightning.random import mix
 from ortho_lightning.regularizers import LayerView, Regularizer
@@ -36,7 +37,6 @@ class TermOptions:
     """The arguments of :class:`~ortho_lightning.OrthogonalityCallback` that concern the loss."""
 
     regularizer: Regularizer
-    weight: float
     schedule: ScheduleFunction | None
     every_n_steps: int
     sync: Literal["local", "global"]
@@ -54,6 +54,7 @@ class PenaltyTerm:
 
     Args:
         options: what to add.
+        weight: of the penalty, before the schedule.
         layers: the selected layers by name.
         steps: the steps done so far.
         scalars: what is logged of each step.
@@ -63,6 +64,7 @@ class PenaltyTerm:
     def __init__(
         self,
         options: TermOptions,
+        weight: PenaltyWeight,
         layers: Mapping[str, nn.Module],
         steps: StepCounter,
         scalars: PenaltyScalars,
@@ -73,6 +75,7 @@ class PenaltyTerm:
         self._observer: Callable[[Mapping[str, Tensor]], None] | None = None
         self.recorder = LayerRecorder(layers, options.regularizer.sampling)
         self._options = options
+        self._weight = weight
         self._layers = layers
         self._steps = steps
         self._scalars = scalars
@@ -80,7 +83,8 @@ class PenaltyTerm:
         self._scope = FitScope()
         self._step_penalty = StepPenalty(layers, options.regularizer, options.sync)
         self._collapse = CollapseWatch()
-        self._outweighing = OutweighingWatch(options.weight, options.log_every_n_steps or _MANY)
+        self._outweighing = OutweighingWatch(options.log_every_n_steps or _MANY)
+        self._logged_ratios = Measurements()
         self._gradient_ratio: GradientRatio | None = None
         self._gradient_ratios: dict[str, float] = {}
         self._module: nn.Module | None = None
@@ -90,9 +94,7 @@ class PenaltyTerm:
 
     def attach(self, trainer: Any, module: nn.Module) -> None:
         """Take part in the module's training steps from now on."""
-        every = self._options.log_gradient_ratio_every_n_steps
-        if every is not None:
-            self._gradient_ratio = GradientRatio(module, self._layers, every)
+        self._gradient_ratio = GradientRatio(module, self._layers)
         self._keep_hooks_of_compiled(module)
         self._scope.enter(trainer)
         self._module = module
@@ -103,7 +105,7 @@ class PenaltyTerm:
         if self._options.schedule is not None:
             self._total_steps = compatibility.total_steps(trainer, module)
             if self._steps.step < self._total_steps:
-                self._current_weight()
+                self._schedule_factor()
 
     def begin_batch(self, trainer: Any, observer: Callable[[Mapping[str, Tensor]], None] | None) -> None:
         """Take part in the steps of this batch; ``observer`` gets the sampled outputs, where there are any."""
@@ -146,14 +148,16 @@ class PenaltyTerm:
         """Return the penalty of the recorded runs as it joins the loss; None if nothing does."""
         if not self._is_due:
             return None
-        step, weight = self._steps.step, self._current_weight()
-        with torch.set_grad_enabled(weight > 0):
+        step, scheduled = self._steps.step, self._schedule_factor()
+        joins = scheduled > 0 and not self._weight.is_zero
+        with torch.set_grad_enabled(joins):
             views = self._step_penalty.views(self.recorder.take(None if whole_step else loss))
             penalties = self._step_penalty.total(views, loss.device)
-        if weight > 0:
-            self._measure_gradient_ratio(None if penalties is None else weight * penalties.total, loss)
+        if joins:
+            self._measure_gradients(penalties, loss, scheduled)
         if penalties is None:
             return None
+        weight = scheduled * (self._weight.value or 0.0)
         if self._scalars.wants_diagnostics(step):
             self._scalars.diagnosed(step, self._step_penalty.diagnostics(views))
         self._show_outputs(views)
@@ -163,9 +167,12 @@ class PenaltyTerm:
         self._scalars.join(Joined(self.penalty, penalties.by_layer, weight, factor))
         if weight == 0:
             return None
-        message = self._outweighing.check(self.penalty, loss, weight, lambda: self._step_penalty.floor(views) or 0.0)
+        before_schedule = self._weight.value or 0.0
+        message = self._outweighing.check(
+            self.penalty, loss, weight, before_schedule, lambda: self._step_penalty.floor(views) or 0.0
+        )
         if message is not None:
-            self._reports.once("outweighing", message)
+            self._reports.once("outweighing", message.format(weight=self._weight))
         return factor * penalties.total
 
     def step_ran(self, module: Any) -> None:
@@ -190,8 +197,8 @@ class PenaltyTerm:
     def watch_collapse(self, measured: Mapping[str, AngleStatistics]) -> None:
         """Warn if the filters fall together, given their angles now."""
         message = self._collapse.check([found.rms_cos for found in measured.values()])
-        if message is not None and self._options.weight > 0:
-            self._reports.once("collapse", message.format(weight=self._options.weight))
+        if message is not None and not self._weight.is_zero:
+            self._reports.once("collapse", message.format(weight=self._weight))
 
     @property
     def samples_outputs(self) -> bool:
@@ -206,8 +213,8 @@ class PenaltyTerm:
     def _is_due(self) -> bool:
         return self._steps.step % self._options.every_n_steps == 0
 
-    def _current_weight(self) -> float:
-        return current_weight(self._options.weight, self._options.schedule, self._steps.step, self._total_steps)
+    def _schedule_factor(self) -> float:
+        return schedule_factor(self._options.schedule, self._steps.step, self._total_steps)
 
     def _keep_hooks_of_compiled(self, module: nn.Module) -> None:
         if not self.recorder.persistent and compatibility.is_compiled(module):
@@ -216,9 +223,27 @@ class PenaltyTerm:
             if kinds > limit:
                 self._reports.recompilations(kinds, limit)
 
-    def _measure_gradient_ratio(self, weighted_penalty: Tensor | None, loss: Tensor) -> None:
-        if self._gradient_ratio is None or self._module is None:
+    def _measure_gradients(self, penalties: Penalties | None, loss: Tensor, scheduled: float) -> None:
+        """Measure the ratio of the gradients if it is due for the weight or for the log."""
+        step, batch = self._steps.step, self.recorder.steps
+        for_weight = self._weight.is_due(step, batch)
+        every = self._options.log_gradient_ratio_every_n_steps
+        for_log = every is not None and self._logged_ratios.is_due(step // every, batch)
+        if self._gradient_ratio is None or self._module is None or not (for_weight or for_log):
             return
-        if self._gradient_ratio.is_due(self._steps.step, self.recorder.steps):
-            scale = compatibility.loss_scale(self._module.trainer)
-            self._gradient_ratios |= self._gradient_ratio.measure(weighted_penalty, loss, scale)
+        total = None if penalties is None else penalties.total
+        trial = self._weight.value or _evening_out(total, loss)
+        scale = compatibility.loss_scale(self._module.trainer)
+        ratios = self._gradient_ratio.measure(total, loss, batch, scale, scheduled * trial)
+        if for_weight and self._weight.measured(ratios.get("gradient_ratio"), batch):
+            self._reports.no_weight(str(self._weight))
+        if for_log or for_weight:
+            weight = scheduled * (self._weight.value or 0.0)
+            self._gradient_ratios |= {name: weight * ratio for name, ratio in ratios.items()}
+
+
+def _evening_out(penalty: Tensor | None, loss: Tensor) -> float:
+    """Return the weight, within a factor of a million, at which the penalty is as large as the loss."""
+    above, below = abs(float(loss.detach())), 0.0 if penalty is None else float(penalty.detach())
+    found = above / below if below > 0 else 1.0
+    return min(max(found, 1e-6), 1e6) if math.isfinite(found) else 1.0
