@@ -127,7 +127,7 @@ def test_a_failed_run_is_told_and_the_others_go_on(tmp_path):
         (["tuned=typo"], "tuned=typo: there are ['cifar10', 'none']"),
         (["tune=true", "regularizer.weight=0.5"], "tune=true tries grid's values of it"),
         (["gather=nowhere"], "there are no runs of train or compare in it"),
-        (["tune=true", "grid.weight=[1]"], "every arm gets the same number of trials"),
+        (["tune=true", "grid.gram=[1]"], "grid.gram=[1]: must be lists of values by key"),
     ],
 )
 def test_mistakes_are_named(tmp_path, overrides, message):
@@ -200,8 +200,11 @@ def test_runs_are_distributed_when_asked_also_inside_of_a_slurm_job(tmp_path, mo
 def test_tuning_chooses_by_validation_accuracy(tmp_path):
     options = [text for text in TINY if "max_epochs" not in text]
     options += ["trainer.max_epochs=1", "regularizers=[none,gram]", "seeds=[7]"]
-    grid = ("grid.weight=[0.001,1e6]", "grid.weight_decay=[1e-4,1e3]")  # the second of each ruins the training
-    shown = run_script("compare", *options, *grid, "data.train_clouds=512", "tune=true", "jobs=2", cwd=tmp_path).stdout
+    # the second of each ruins the training
+    grid = ("grid.gram={regularizer.weight:[0.001,1e6]}", "grid.none={model.optimizer.weight_decay:[1e-4,1e3]}")
+    shown = run_script(
+        "compare", *options, *grid, "extend=0", "data.train_clouds=512", "tune=true", "jobs=2", cwd=tmp_path
+    ).stdout
     (tuned,) = tmp_path.glob("outputs/compare/shapes/*/tuned.yaml")
     trials = json.loads((tuned.parent / "trials.json").read_text())
     assert [(one["arm"], one["setting"]) for one in trials] == [

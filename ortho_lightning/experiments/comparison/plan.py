@@ -10,14 +10,26 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.experiments.common.cli import conf_dir
+from ortho_lightning.experiments.comparison.grid import arm_grid
 from ortho_lightning.experiments.comparison.runs import Run
 from ortho_lightning.experiments.training.overview import choice
 
 BASELINE = "none"
-# The names of the grid, and the values of a training's configuration that they stand for.
-SETTINGS = {"weight": "regularizer.weight", "weight_decay": "model.optimizer.weight_decay"}
 # What compare itself reads from its command line; every run gets the rest.
-_OWN = {"seeds", "regularizers", "jobs", "costs", "target", "gather", "tune", "grid", "tuned", "regularizer", "seed"}
+_OWN = {
+    "seeds",
+    "regularizers",
+    "jobs",
+    "costs",
+    "target",
+    "gather",
+    "tune",
+    "grid",
+    "extend",
+    "tuned",
+    "regularizer",
+    "seed",
+}
 
 
 def plan(config: DictConfig, overrides: Sequence[str], folder: Path) -> list[Run]:
@@ -55,7 +67,7 @@ def check_overrides(config: DictConfig, overrides: Sequence[str]) -> None:
         if key == "tuned" and not text.startswith("~") and OmegaConf.select(config, "tuned") is None:
             known = sorted(path.stem for path in Path(conf_dir(), "tuned").glob("*.yaml"))
             raise ConfigurationError(f"{text}: there are {known}")
-        if config.tune and key in SETTINGS.values():
+        if config.tune and any(key in arm_grid(config, arm) for arm in config.regularizers):
             raise ConfigurationError(f"{text}: tune=true tries grid's values of it; leave it out, or change the grid")
 
 

@@ -1,4 +1,4 @@
-"""The choice of each arm's own settings, by validation accuracy over grids of the same size."""
+"""The choice of each arm's own settings, by validation accuracy over a grid of its own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.experiments.common.provenance import command_line, git_commit
-from ortho_lightning.experiments.comparison.plan import BASELINE, SETTINGS, check_arms, make_run
+from ortho_lightning.experiments.comparison.grid import Choice, arm_grid, search
+from ortho_lightning.experiments.comparison.plan import check_arms, make_run
 from ortho_lightning.experiments.comparison.pool import execute
 from ortho_lightning.experiments.comparison.runs import Run
 from ortho_lightning.files import write_json, write_text
@@ -25,7 +26,7 @@ class Trial:
 
     Args:
         arm: the regularizer's name.
-        setting: the override that was tried.
+        setting: the overrides that were tried, with spaces between.
         val_accuracy: mean of the last epoch's over the seeds; None if a run failed.
         each: the accuracy of every run, None for failed ones.
         seeds: of the runs.
@@ -50,80 +51,76 @@ class Trial:
         return "failed" if self.val_accuracy is None else f"{100 * self.val_accuracy:.2f}{unit}"
 
 
-def tune(config: DictConfig, overrides: Sequence[str]) -> dict[str, str]:
-    """Try every arm's grid with every seed, and write ``tuned.yaml`` under ``config.run_dir``, as conf/tuned takes it.
+def tune(config: DictConfig, overrides: Sequence[str]) -> dict[str, list[str]]:
+    """Search every arm's grid with every seed; write ``tuned.yaml`` under ``config.run_dir``, as conf/tuned takes it.
 
-    Arms with a penalty try weights of it; ``none`` has no weight and tries as many weight decays instead.
+    The keys of an arm's grid are searched one after the other, each with the best values of those before it. A search
+    that ends with the smallest or the largest number goes on beyond it, up to ``config.extend`` further numbers.
 
     Returns:
-        The override that was best for each arm: the highest mean validation accuracy of the last epoch over the seeds,
-        the first of equals; a trial of which a run failed is not chosen.
+        The overrides that were best for each arm: the highest mean validation accuracy of the last epoch over the
+        seeds, the first of equals; a trial of which a run failed is not chosen.
 
     Raises:
-        ConfigurationError: for grids of different sizes, or an arm of which every trial failed.
+        ConfigurationError: for an arm without a grid, or of which every trial failed.
     """
     folder = Path(config.run_dir).resolve()
-    planned = _planned(config, overrides, folder)
-    execute([run for runs in planned.values() for run in runs], config.jobs)
-    trials = [Trial.of(arm, setting, runs) for (arm, setting), runs in planned.items()]
-    best = {arm: _best(arm, trials, folder) for arm in dict.fromkeys(trial.arm for trial in trials)}
-    write_json(folder / "trials.json", [asdict(trial) for trial in trials])
+    arms, seeds = check_arms(config)
+    searches = {arm: search(arm_grid(config, arm), config.extend) for arm in arms}
+    asked = {arm: next(searching) for arm, searching in searches.items()}
+    trials: list[Trial] = []
+    best: dict[str, list[str]] = {}
+    while asked:  # what all arms ask for at once, so that no job waits
+        planned = {
+            (arm, settings): [_run(arm, seed, folder, overrides, settings) for seed in seeds]
+            for arm, wanted in asked.items()
+            for settings in wanted
+        }
+        execute([run for runs in planned.values() for run in runs], config.jobs)
+        found = {(arm, settings): Trial.of(arm, " ".join(settings), runs) for (arm, settings), runs in planned.items()}
+        trials += found.values()
+        write_json(folder / "trials.json", [asdict(trial) for trial in trials])
+        for arm, wanted in list(asked.items()):
+            del asked[arm]
+            try:
+                asked[arm] = searches[arm].send({settings: found[arm, settings].val_accuracy for settings in wanted})
+            except StopIteration as ended:
+                best[arm] = _chosen(arm, ended.value)
+            except ConfigurationError as error:
+                raise ConfigurationError(f"{arm}: {error}; their output.log lie in {folder}") from error
+    best = {arm: best[arm] for arm in arms}
     write_text(folder / "tuned.yaml", _as_configuration(best, trials, overrides))
     print("\n" + _table(trials, best))
-    for arm, setting in best.items():
-        tried = _settings(config, arm)
-        if len(tried) > 1 and setting in (tried[0], tried[-1]):
-            print(f"{arm}: {setting} stands at an end of the grid; the best may lie beyond it")
     name = HydraConfig.get().runtime.choices["experiment"]
     print(f"\nThe choice is {folder / 'tuned.yaml'}; as conf/tuned/{name}.yaml it holds for every comparison")
     return best
 
 
-def _planned(config: DictConfig, overrides: Sequence[str], folder: Path) -> dict[tuple[str, str], list[Run]]:
-    arms, seeds = check_arms(config)
-    sizes = {key: len(config.grid[key]) for key in SETTINGS}
-    if len(set(sizes.values())) > 1 or 0 in sizes.values():
-        raise ConfigurationError(f"grid: {sizes} values; every arm gets the same number of trials, and one or more")
-    planned = {}
-    for arm in arms:
-        for setting in _settings(config, arm):
-            name = f"{arm}-{setting.partition('=')[2]}"
-            planned[arm, setting] = [
-                make_run(arm, seed, folder / f"{name}-seed{seed}", overrides, [setting]) for seed in seeds
-            ]
-    return planned
+def _chosen(arm: str, choice: Choice) -> list[str]:
+    if choice.at_an_end:
+        print(f"{arm}: {choice.settings[-1]} stands at an end of what was tried; the best may lie beyond it")
+    return list(choice.settings)
 
 
-def _settings(config: DictConfig, arm: str) -> list[str]:
-    """The overrides that are tried for an arm, in the grid's order."""
-    key = "weight_decay" if arm == BASELINE else "weight"
-    return [f"{SETTINGS[key]}={value}" for value in config.grid[key]]
+def _run(arm: str, seed: int, folder: Path, overrides: Sequence[str], settings: Sequence[str]) -> Run:
+    name = "-".join([arm, *(setting.partition("=")[2] for setting in settings)])
+    return make_run(arm, seed, folder / f"{name}-seed{seed}", overrides, settings)
 
 
-def _best(arm: str, trials: Sequence[Trial], folder: Path) -> str:
-    accuracies: dict[str, float] = {}
-    for trial in trials:
-        if trial.arm == arm and trial.val_accuracy is not None:
-            accuracies.setdefault(trial.setting, trial.val_accuracy)
-    if not accuracies:
-        raise ConfigurationError(f"tune: every trial of {arm} failed; their output.log lie in {folder}")
-    return max(accuracies, key=lambda setting: accuracies[setting])
-
-
-def _as_configuration(best: dict[str, str], trials: Sequence[Trial], overrides: Sequence[str]) -> str:
+def _as_configuration(best: dict[str, list[str]], trials: Sequence[Trial], overrides: Sequence[str]) -> str:
     model = HydraConfig.get().runtime.choices["model"]
     lines = [
         f"# Chosen by validation accuracy at commit {git_commit() or 'unknown'}, by",
         f"# {command_line(overrides)}",
         *(f"#   {trial.arm} {trial.setting}: {trial.percent('%')}" for trial in trials),
     ]
-    chosen = {"model": model, "arms": {arm: [setting] for arm, setting in best.items()}}
+    chosen = {"model": model, "arms": best}
     return "\n".join(lines) + "\n" + OmegaConf.to_yaml(chosen)
 
 
-def _table(trials: Sequence[Trial], best: dict[str, str]) -> str:
+def _table(trials: Sequence[Trial], best: dict[str, list[str]]) -> str:
     rows = [["arm", "setting", "validation accuracy (%)", ""]]
     for trial in trials:
-        mark = "best" if best[trial.arm] == trial.setting else ""
+        mark = "best" if " ".join(best[trial.arm]) == trial.setting else ""
         rows.append([trial.arm, trial.setting, trial.percent(), mark])
     return markdown_table(rows)
