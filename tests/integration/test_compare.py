@@ -127,7 +127,7 @@ def test_a_failed_run_is_told_and_the_others_go_on(tmp_path):
         (["tuned=typo"], "tuned=typo: there are ['cifar10', 'none']"),
         (["tune=true", "regularizer.weight=0.5"], "tune=true tries grid's values of it"),
         (["gather=nowhere"], "there are no runs of train or compare in it"),
-        (["tune=true", "grid.gram=[1]"], "grid.gram=[1]: must be lists of values by key"),
+        (["tune=true", "+grid.gram=[1]"], "grid.gram=[1]: must be a list of keys with values"),
     ],
 )
 def test_mistakes_are_named(tmp_path, overrides, message):
@@ -201,7 +201,7 @@ def test_tuning_chooses_by_validation_accuracy(tmp_path):
     options = [text for text in TINY if "max_epochs" not in text]
     options += ["trainer.max_epochs=1", "regularizers=[none,gram]", "seeds=[7]"]
     # the second of each ruins the training
-    grid = ("grid.gram={regularizer.weight:[0.001,1e6]}", "grid.none={model.optimizer.weight_decay:[1e-4,1e3]}")
+    grid = ("+grid.gram=['regularizer.weight=0.001,1e6']", "grid.none=['model.optimizer.weight_decay=1e-4,1e3']")
     shown = run_script(
         "compare", *options, *grid, "extend=0", "data.train_clouds=512", "tune=true", "jobs=2", cwd=tmp_path
     ).stdout

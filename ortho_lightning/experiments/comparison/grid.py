@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 
-from omegaconf import DictConfig, OmegaConf
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, ListConfig
 
 from ortho_lightning.errors import ConfigurationError
 
 Settings = tuple[str, ...]
 """Overrides of a training's configuration."""
-Grid = Mapping[str, Sequence[float | int | str]]
+Grid = Mapping[str, Sequence[str]]
 """Values to try by the key of a training's configuration, in the order in which keys are searched."""
 
 
@@ -29,19 +31,26 @@ class Choice:
 
 
 def arm_grid(config: DictConfig, arm: str) -> Grid:
-    """Return the grid of an arm, or the one for arms without their own.
+    """Return the grid of an arm, or the one for arms without their own, as Hydra reads sweeps.
 
     Raises:
-        ConfigurationError: for a grid that is not lists of values by key.
+        ConfigurationError: for a grid that is not a list of sweeps.
     """
-    grid = OmegaConf.to_container(config.grid, resolve=True)
-    assert isinstance(grid, dict)
-    own = grid.get(arm, grid.get("default"))
-    if not isinstance(own, dict) or not own or not all(isinstance(values, list) and values for values in own.values()):
-        raise ConfigurationError(
-            f"grid.{arm}={own}: must be lists of values by key, as in grid.{arm}={{regularizer.weight:[0.1,1,10]}}"
-        )
-    return {str(key): values for key, values in own.items()}
+    own = config.grid.get(arm, config.grid.get("default"))
+    problem = ConfigurationError(
+        f"grid.{arm}={own}: must be a list of keys with values, as in grid.{arm}=['regularizer.weight=0.1,1,10']"
+    )
+    if not isinstance(own, ListConfig) or not own:
+        raise problem
+    try:
+        sweeps = OverridesParser.create().parse_overrides([str(one) for one in own])
+    except HydraException as error:
+        raise problem from error
+    grid: dict[str, list[str]] = {}
+    for sweep in sweeps:
+        values = sweep.sweep_string_iterator() if sweep.is_sweep_override() else [sweep.get_value_element_as_str()]
+        grid[sweep.get_key_element()] = [str(value) for value in values]
+    return grid
 
 
 def search(grid: Grid, extend: int) -> Generator[list[Settings], Mapping[Settings, float | None], Choice]:
@@ -61,17 +70,15 @@ def search(grid: Grid, extend: int) -> Generator[list[Settings], Mapping[Setting
         ConfigurationError: if all that was tried of a key failed.
     """
     chosen: Settings = ()
-    beyond: float | None = None
+    beyond: str | None = None
     for key, values in grid.items():
-        scores: dict[float | int | str, float] = {}
+        scores: dict[str, float] = {}
         tried, wanted = list(values), list(values)
         for further in range(extend + 1):
             sent = yield [(*chosen, f"{key}={value}") for value in wanted]
-            for value, score in zip(wanted, sent.values(), strict=True):
-                if score is not None:
-                    scores[value] = score
+            scores |= {value: score for value, score in zip(wanted, sent.values(), strict=True) if score is not None}
             if not scores:
-                raise ConfigurationError(f"{key}: every value of {tried} failed")
+                raise ConfigurationError(f"{key}: every value of {', '.join(tried)} failed")
             best = max(scores, key=lambda value: scores[value])
             beyond = _beyond(tried, best)
             if beyond is None or further == extend:
@@ -81,13 +88,13 @@ def search(grid: Grid, extend: int) -> Generator[list[Settings], Mapping[Setting
     return Choice(chosen, beyond is not None)
 
 
-def _beyond(tried: Sequence[float | int | str], best: float | int | str) -> float | None:
+def _beyond(tried: Sequence[str], best: str) -> str | None:
     """Return the number next to the best one at an end of those tried; None if it is at none."""
-    numbers = sorted(value for value in tried if not isinstance(value, str))
-    if len(numbers) < 2 or len(numbers) < len(tried) or numbers[0] <= 0:
+    try:
+        numbers = sorted(float(value) for value in tried)
+    except ValueError:
         return None
-    if best == numbers[0]:
-        return float(f"{numbers[0] ** 2 / numbers[1]:.1g}")
-    if best == numbers[-1]:
-        return float(f"{numbers[-1] ** 2 / numbers[-2]:.1g}")
-    return None
+    if len(numbers) < 2 or numbers[0] <= 0 or float(best) not in (numbers[0], numbers[-1]):
+        return None
+    neighbour = numbers[1] if float(best) == numbers[0] else numbers[-2]
+    return f"{float(best) ** 2 / neighbour:.1g}"

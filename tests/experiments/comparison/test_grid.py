@@ -28,7 +28,7 @@ def number(setting):
 
 
 def test_a_best_value_inside_of_the_grid_ends_the_search():
-    asked, choice = run({"w": [0.1, 1, 10]}, lambda w: -abs(math.log(number(w))))
+    asked, choice = run({"w": ["0.1", "1", "10"]}, lambda w: -abs(math.log(number(w))))
     assert asked == [("w=0.1",), ("w=1",), ("w=10",)]
     assert choice.settings == ("w=1",)
     assert not choice.at_an_end
@@ -36,27 +36,29 @@ def test_a_best_value_inside_of_the_grid_ends_the_search():
 
 @given(st.floats(-4, 5))
 def test_the_search_goes_beyond_an_end_until_the_best_stands_at_none(at):
-    _, choice = run({"w": [0.1, 1.0, 10.0]}, lambda w: -abs(math.log10(number(w)) - at))
+    _, choice = run({"w": ["0.1", "1", "10"]}, lambda w: -abs(math.log10(number(w)) - at))
     assert abs(math.log10(number(choice.settings[0])) - at) <= 0.5 + 1e-6
     assert not choice.at_an_end
 
 
 def test_it_goes_only_so_far_and_says_that_it_stands_at_an_end():
-    asked, choice = run({"w": [1.0, 3.0]}, lambda w: number(w), extend=2)
+    asked, choice = run({"w": ["1", "3"]}, lambda w: number(w), extend=2)
     assert [number(*each) for each in asked] == [1, 3, 9, 30]
-    assert choice.settings == ("w=30.0",)
+    assert choice.settings == ("w=3e+01",)
     assert choice.at_an_end
 
 
 def test_a_later_key_is_searched_with_the_best_of_those_before():
-    asked, choice = run({"w": [1, 2, 4], "d": [0.1, 0.2, 0.4]}, lambda w, d="d=0.2": -abs(number(w) - 2) - number(d))
+    asked, choice = run(
+        {"w": ["1", "2", "4"], "d": ["0.1", "0.2", "0.4"]}, lambda w, d="d=0.2": -abs(number(w) - 2) - number(d)
+    )
     assert asked[:3] == [("w=1",), ("w=2",), ("w=4",)]
     assert all(each[0] == "w=2" for each in asked[3:])
     assert choice.settings[0] == "w=2"
     assert number(choice.settings[1]) < 0.1
 
 
-@pytest.mark.parametrize("values", [[0, 1, 2], ["inputs", "exact"], [5.0]])
+@pytest.mark.parametrize("values", [["0", "1", "2"], ["inputs", "exact"], ["5.0"]])
 def test_values_that_have_no_next_are_not_extended(values):
     asked, choice = run({"w": values}, lambda w: 0.0)
     assert len(asked) == len(values)
@@ -65,16 +67,16 @@ def test_values_that_have_no_next_are_not_extended(values):
 
 
 def test_what_failed_is_not_chosen_and_if_all_failed_it_is_an_error():
-    _, choice = run({"w": [0.1, 1, 10]}, lambda w: None if number(w) >= 10 else number(w))
+    _, choice = run({"w": ["0.1", "1", "10"]}, lambda w: None if number(w) >= 10 else number(w))
     assert choice.settings == ("w=1",)
-    with pytest.raises(ConfigurationError, match=r"w: every value of \[1, 2\] failed"):
-        run({"w": [1, 2]}, lambda w: None)
+    with pytest.raises(ConfigurationError, match=r"w: every value of 1, 2 failed"):
+        run({"w": ["1", "2"]}, lambda w: None)
 
 
 def test_an_arm_has_its_own_grid_or_the_default():
-    config = OmegaConf.create({"grid": {"none": {"a.b": [1, 2]}, "default": {"c": [3]}}})
-    assert arm_grid(config, "none") == {"a.b": [1, 2]}
-    assert arm_grid(config, "gram") == {"c": [3]}
-    for wrong in ({"none": [1]}, {"none": {}}, {"none": {"a": 1}}, {"none": {"a": []}}, {}):
-        with pytest.raises(ConfigurationError, match=r"grid\.none=.* must be lists of values by key"):
+    config = OmegaConf.create({"grid": {"none": ["a.b=1,2", "c=x"], "default": ["c=range(1,4)"]}})
+    assert arm_grid(config, "none") == {"a.b": ["1", "2"], "c": ["x"]}
+    assert arm_grid(config, "gram") == {"c": ["1", "2", "3"]}
+    for wrong in ({"none": [1]}, {"none": []}, {"none": {"a": [1]}}, {"none": "a=1,2"}, {}):
+        with pytest.raises(ConfigurationError, match=r"grid\.none=.* must be a list of keys with values"):
             arm_grid(OmegaConf.create({"grid": wrong}), "none")
