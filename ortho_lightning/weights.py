@@ -33,7 +33,7 @@ class GradientShare:
 
     share: float = 0.1
     every_n_steps: int = 200
-    smoothing: float = 0.5
+    smoothing: float = 0.25
     max_change: float = 4.0
 
     def __post_init__(self) -> None:

@@ -18,7 +18,7 @@ _ANGLES_BY = {
     "spread_ratio": "spread / random",
     "response_angle_std": "response angle std (degrees)",
 }
-_SHOWN = ("regularizer", "weight", "lambda1", "lambda2", "gamma")
+_SHOWN = ("regularizer", "weight", "share", "lambda1", "lambda2", "gamma")
 
 
 def log_overview(trainer: Any, config: DictConfig) -> None:
@@ -35,7 +35,9 @@ def hyperparameters(config: DictConfig) -> dict[str, str | float]:
     for group in ("regularizer", "model", "data"):
         values[group] = choice(config, group)
         if group == "regularizer":
-            values["weight"] = OmegaConf.select(config, "callbacks.orthogonality.weight", default=0.0)
+            weight = OmegaConf.select(config, "callbacks.orthogonality.weight", default=0.0)
+            share = weight.get("share") if isinstance(weight, DictConfig) else None
+            values |= {"weight": "-" if share is not None else weight, "share": "-" if share is None else share}
             for name in ("lambda1", "lambda2", "gamma"):
                 number = OmegaConf.select(config, f"regularizer.penalty.{name}")
                 values[name] = "-" if number is None else float(number)
