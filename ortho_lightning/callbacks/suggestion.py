@@ -5,15 +5,14 @@ from __future__ import annotations
 import contextlib
 import copy
 import importlib
-import itertools
 import math
 import statistics
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, IterableDataset
 
 from ortho_lightning.callbacks.base import LightningCallback
 from ortho_lightning.callbacks.penalty import intercept
@@ -35,26 +34,29 @@ def suggest_weight(
     layers: Layers = None,
     exclude: Layers = None,
     batches: int = 10,
+    steps: int = 50,
     **trainer_options: Any,
 ) -> float:
     """Return the weight at which the penalty's gradient is ``target_ratio`` times the task's, on the selected weights.
 
-    A copy of the module runs ``training_step`` on the first batches, as the Trainer would run it; the target is divided
-    by the median of the ratio that ``log_gradient_ratio_every_n_steps`` logs. The copy does not learn, so this is
-    the ratio at the weights that the module has now (under manual optimization its own optimizers step, without the
-    penalty). The module, the random state and the loader's generators are left as they were.
+    A copy of the module trains with its own optimizers and without the penalty for some steps, since the gradients of
+    initial weights tell little about the training to come. In the batches after that the ratio of the gradients is
+    measured as ``log_gradient_ratio_every_n_steps`` logs it, and the target is divided by its median. The module, the
+    random state and the loader's generators are left as they were. For a weight that follows the ratio through the
+    whole training there is :class:`~ortho_lightning.GradientShare`.
 
     Args:
         module: a LightningModule; not changed.
-        data: a DataLoader or another iterable of batches, which is asked for its first ``batches`` of them. Not an
+        data: a DataLoader or another iterable of batches, which is gone through again where it has too few. Not an
             iterator, which that would use up.
         target_ratio: above 0.
         regularizer: as for :class:`~ortho_lightning.OrthogonalityCallback`.
         layers: likewise.
         exclude: likewise.
-        batches: 1 or more.
+        batches: to measure in, 1 or more.
+        steps: batches to train on before, 0 or more.
         **trainer_options: for the Trainer, such as ``precision="bf16-mixed"`` or ``accelerator="cpu"``; it runs on one
-            device.
+            device. ``max_epochs`` is for a learning-rate schedule that depends on the length of the training.
 
     Returns:
         The weight, above 0.
@@ -70,6 +72,8 @@ def suggest_weight(
         raise ConfigurationError(f"target_ratio={target_ratio!r}: must be a positive number; 0.1 is a place to begin")
     if not isinstance(batches, int) or batches < 1:
         raise ConfigurationError(f"batches={batches!r}: must be an integer of 1 or more")
+    if not isinstance(steps, int) or steps < 0:
+        raise ConfigurationError(f"steps={steps!r}: must be an integer of 0 or more")
     if not isinstance(data, Iterable) or isinstance(data, Iterator):
         raise ConfigurationError(
             f"data={data!r}: give a DataLoader or a list of batches. A DataModule is asked for its train_dataloader() "
@@ -80,25 +84,34 @@ def suggest_weight(
     check_regularizer(regularizer)
     check_selection("layers", layers)
     check_selection("exclude", exclude)
-    probe = _Probe(regularizer, layers, exclude)
+    probe = _Probe(regularizer, layers, exclude, steps, batches)
     lightning = _package_of(module)
     isolate_rng = importlib.import_module(f"{lightning.__name__}.utilities.seed").isolate_rng
     with isolate_rng(), _generators_kept(data):
-        first = list(itertools.islice(data, batches))
-        _run(lightning, _copy(module), first, probe, trainer_options)
-    if not probe.ratios or statistics.median(probe.ratios) == 0:
+        _run(
+            lightning,
+            _copy(module),
+            _CountedBatches(data) if isinstance(data, Sized) else _Batches(data),
+            probe,
+            trainer_options,
+        )
+    if not probe.ratios:
         raise ConfigurationError(
-            f"{len(first)} batches gave {len(probe.ratios)} gradient ratios above 0: the selected layers must run in "
-            "training_step, and both the loss and the penalty must depend on their weights"
+            f"{probe.measured} batches gave {len(probe.ratios)} gradient ratios above 0: the selected layers must run "
+            "in training_step, and both the loss and the penalty must depend on their weights"
         )
     return float(target_ratio / statistics.median(probe.ratios))
 
 
 class _Probe(LightningCallback):
-    """Measures the ratio of the gradients at weight 1 in every step, and adds nothing to the loss."""
+    """Measures the ratio of the gradients at weight 1 in some batches after others, and adds nothing to the loss."""
 
-    def __init__(self, regularizer: Regularizer, layers: Layers, exclude: Layers) -> None:
+    def __init__(self, regularizer: Regularizer, layers: Layers, exclude: Layers, before: int, batches: int) -> None:
         self.ratios: list[float] = []
+        self.measured = 0
+        """Batches that were measured."""
+        self._before = before
+        self._batches = batches
         self._regularizer = regularizer
         self._selection = (layers, exclude)
         self._trainer: Any = None
@@ -121,6 +134,8 @@ class _Probe(LightningCallback):
 
     def weighted_penalty(self, loss: Tensor, whole_step: bool) -> None:
         step = self._recorder.steps
+        if step <= self._before:
+            return
         views = self._step_penalty.views(self._recorder.take(None if whole_step else loss))
         penalties = self._step_penalty.total(views, loss.device)
         total = None if penalties is None else penalties.total
@@ -130,6 +145,9 @@ class _Probe(LightningCallback):
 
     def step_ran(self, module: Any) -> None:
         self._recorder.discard()
+        self.measured = max(self._recorder.steps - self._before, 0)
+        if self.measured == self._batches:
+            module.trainer.should_stop = True
 
 
 def _copy(module: Any) -> Any:
@@ -138,8 +156,6 @@ def _copy(module: Any) -> Any:
         copied = copy.deepcopy(module)
     finally:
         module._trainer = trainer
-    if copied.automatic_optimization:
-        copied.configure_optimizers = lambda: torch.optim.SGD(copied.parameters(), lr=0.0)
     return copied
 
 
@@ -149,10 +165,27 @@ def _package_of(module: Any) -> Any:
     return importlib.import_module("pytorch_lightning" if ours else "lightning.pytorch")
 
 
-def _run(lightning: Any, module: Any, batches: list[Any], probe: _Probe, options: dict[str, Any]) -> None:
+class _Batches(IterableDataset[Any]):
+    """The batches of a loader as they are."""
+
+    def __init__(self, data: Iterable[Any]) -> None:
+        self._data = data
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._data)
+
+
+class _CountedBatches(_Batches):
+    """Batches whose number is known, which schedules of the learning rate may ask for."""
+
+    def __len__(self) -> int:
+        return len(cast("Sized", self._data))
+
+
+def _run(lightning: Any, module: Any, batches: _Batches, probe: _Probe, options: dict[str, Any]) -> None:
     settings = {
         "devices": 1,
-        "max_epochs": 1,
+        "max_epochs": 100,  # seldom reached: where the measurement is complete, the training is told to stop
         "limit_val_batches": 0,
         "logger": False,
         "enable_checkpointing": False,
@@ -160,7 +193,7 @@ def _run(lightning: Any, module: Any, batches: list[Any], probe: _Probe, options
         "enable_model_summary": False,
         **options,
     }
-    loader = DataLoader(cast("Dataset[Any]", batches), batch_size=None, collate_fn=_as_it_is)
+    loader = DataLoader(batches, batch_size=None, collate_fn=_as_it_is)
     lightning.Trainer(**settings, callbacks=[probe]).fit(module, loader)
 
 

@@ -194,11 +194,32 @@ def test_the_suggested_weight_has_the_target_ratio(package):
     module = vision_module(package)
     module.net[5].p = 0.0
     data = images(4)
-    weight = suggest_weight(module, data, 0.2, accelerator="cpu")
+    weight = suggest_weight(module, data, 0.2, batches=1, steps=0, accelerator="cpu")
     callback = OrthogonalityCallback(weight=weight, log_gradient_ratio_every_n_steps=1)
     trainer = make_trainer(callback, package)
     trainer.fit(module, data)
     assert trainer.callback_metrics["ortho/gradient_ratio"].item() == pytest.approx(0.2, rel=1e-4)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+@pytest.mark.parametrize("count", [2, 12])  # fewer batches than steps, which are gone through again; and more
+def test_the_suggestion_is_of_the_weights_after_the_steps(package, count):
+    """The same as training by hand for three steps and measuring in the fourth."""
+    module = vision_module(package)
+    module.net[5].p = 0.0
+    data = images(4 * count)
+    weight = suggest_weight(module, data, 0.2, regularizer=Gram(), batches=1, steps=3, accelerator="cpu")
+    reference = twin(module)
+    optimizer = reference.configure_optimizers()
+    batches = [batch for _ in range(3) for batch in data]
+    for batch in batches[:3]:
+        optimizer.zero_grad()
+        reference.loss(batch).backward()
+        optimizer.step()
+    weights = [reference.net[at].weight for at in (0, 2, 6)]
+    kernels = [weights[0].reshape(1, 6, 27), weights[1].reshape(2, 4, 27), weights[2].reshape(1, 5, 288)]
+    penalty = sum(OF.gram_penalty(kernel) for kernel in kernels)
+    assert weight == pytest.approx(0.2 / ratio(penalty, reference.loss(batches[3]), weights), rel=1e-3)
 
 
 def test_suggesting_leaves_module_data_and_random_state_untouched():
@@ -211,14 +232,14 @@ def test_suggesting_leaves_module_data_and_random_state_untouched():
     generator = torch.Generator().manual_seed(3)
     data = torch.utils.data.DataLoader(images(12).dataset, batch_size=4, shuffle=True, generator=generator)
     state, drawn = torch.get_rng_state(), generator.get_state()
-    once = suggest_weight(module, data, accelerator="cpu")
+    once = suggest_weight(module, data, batches=2, steps=3, accelerator="cpu")
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(generator.get_state(), drawn)
     assert module.trainer is trainer
     assert module.__dict__.keys() == attributes.keys()
     assert all(torch.equal(value, module.state_dict()[name]) for name, value in before.items())
     assert all(torch.equal(each.grad, torch.full_like(each, 3.0)) for each in module.parameters())
-    assert suggest_weight(module, data, accelerator="cpu") == once
+    assert suggest_weight(module, data, batches=2, steps=3, accelerator="cpu") == once
 
 
 def test_suggesting_under_manual_optimization_and_for_another_regularizer():
@@ -227,7 +248,7 @@ def test_suggesting_under_manual_optimization_and_for_another_regularizer():
     output = model.layer(next(iter(data)))
     penalty = OF.gram_penalty(model.layer.weight)
     expected = 0.2 / ratio(penalty, model.loss(output), [model.layer.weight])
-    found = suggest_weight(model, data, 0.2, regularizer=Gram(), accelerator="cpu")
+    found = suggest_weight(model, data, 0.2, regularizer=Gram(), batches=1, steps=0, accelerator="cpu")
     assert found == pytest.approx(expected, rel=1e-4)
 
 
@@ -237,6 +258,7 @@ def test_suggesting_under_manual_optimization_and_for_another_regularizer():
         ({"target_ratio": 0}, "target_ratio=0"),
         ({"target_ratio": float("nan")}, "target_ratio=nan"),
         ({"batches": 0}, "batches=0"),
+        ({"steps": -1}, "steps=-1"),
         ({"data": iter([torch.ones(2, 32)])}, "an iterator would be used up"),
         ({"data": 3}, "data=3"),
         ({"data": []}, "0 batches gave 0 gradient ratios"),
