@@ -26,7 +26,7 @@ def test_lsh_on_inputs_is_the_functional_penalty():
     assert LSH(**settings).sampling is not None
     torch.testing.assert_close(LSH(**settings).penalty(of_outputs(outputs)), OF.lsh_penalty(outputs, **settings))
     normalized = LSH(normalize="rms").penalty(of_outputs(outputs))
-    torch.testing.assert_close(normalized, OF.lsh_penalty(OF.rms_normalize(outputs)))
+    torch.testing.assert_close(normalized, OF.lsh_penalty(OF.rms_normalize(outputs), lambda1=0.0))
 
 
 def test_exact_is_the_limit_of_many_gaussian_directions():
@@ -62,11 +62,13 @@ def test_probes_reach_near_zero_for_orthogonal_filters(probe):
 
 
 def test_floors():
-    assert LSH().floor(of_outputs(torch.empty(2, 50, 6))) == OF.lsh_penalty_floor(50, 6)
-    assert LSH(reduction="sum").floor(of_outputs(torch.empty(2, 50, 6))) == 2 * OF.lsh_penalty_floor(
-        50, 6, reduction="sum"
-    )
-    assert LSH(probe="gaussian", max_samples=64).floor(of_filters(torch.empty(1, 6, 9))) == OF.lsh_penalty_floor(64, 6)
+    outputs, filters = of_outputs(torch.empty(2, 50, 6)), of_filters(torch.empty(1, 6, 9))
+    assert LSH().floor(outputs) == OF.lsh_penalty_floor(50, 6, lambda1=0.0)
+    assert LSH(lambda1=100.0).floor(outputs) == OF.lsh_penalty_floor(50, 6)
+    summed = OF.lsh_penalty_floor(50, 6, lambda1=100.0, reduction="sum")
+    assert LSH(lambda1=100.0, reduction="sum").floor(outputs) == 2 * summed
+    drawn = LSH(probe="gaussian", max_samples=64).floor(filters)
+    assert drawn == OF.lsh_penalty_floor(64, 6, lambda1=0.0)
     assert LSH(probe="exact").floor(of_filters(torch.empty(1, 6, 9))) == 0.0
     assert Gram().floor(of_filters(torch.empty(1, 6, 9))) == 0.0
     assert Gram().floor(of_filters(torch.empty(2, 9, 6))) == 6.0

@@ -11,6 +11,7 @@ from ortho_lightning.callbacks.angle_monitor import AngleMonitor
 from ortho_lightning.callbacks.base import LightningCallback
 from ortho_lightning.callbacks.monitoring import angles, dashboard, loggers
 from ortho_lightning.callbacks.monitoring.adapters import Chart
+from ortho_lightning.callbacks.monitoring.arguments import Kind
 from ortho_lightning.callbacks.monitoring.steps import StepCounter
 from ortho_lightning.callbacks.penalty import arguments, compatibility
 from ortho_lightning.callbacks.penalty.reports import Reports
@@ -18,7 +19,6 @@ from ortho_lightning.callbacks.penalty.scalars import PenaltyScalars, loss_parts
 from ortho_lightning.callbacks.penalty.term import PenaltyTerm, ScheduleFunction, TermOptions
 from ortho_lightning.callbacks.penalty.weight import PenaltyWeight
 from ortho_lightning.errors import ConfigurationError
-from ortho_lightning.functional import AngleStatistics
 from ortho_lightning.layers.selection import Layers, select_layers
 from ortho_lightning.regularizers import LSH, Regularizer
 from ortho_lightning.weights import GradientShare
@@ -64,9 +64,6 @@ class OrthogonalityCallback(LightningCallback):
     is not 0, by two backward passes; training goes on bit by bit as without. ``weight=GradientShare(...)`` measures it
     too. It needs ``torch._functorch.config.donated_buffer = False`` under torch.compile, and is rejected under FSDP2
     and DeepSpeed.
-
-    Attributes:
-        penalty: the last total penalty before weight, a detached scalar tensor, or None before the first.
 
     Raises:
         ConfigurationError: for an argument outside its range, naming it; from ``fit`` for a selection without layers.
@@ -144,6 +141,7 @@ class OrthogonalityCallback(LightningCallback):
         gradients = self._weight.measures or self.log_gradient_ratio_every_n_steps is not None
         compatibility.check_strategy(trainer, gradients)
         outputs = self.regularizer is not None and self.regularizer.sampling is not None
+        self._moved: Kind = "response" if outputs else "filter"
         self._layers = select_layers(pl_module, self.layers, self.exclude, outputs=outputs)
         self._steps.begin_fit()
         self._reports = Reports(self.name)
@@ -191,11 +189,11 @@ class OrthogonalityCallback(LightningCallback):
             return
         losses = loss_parts(trainer, pl_module, outputs, joined)
         own = self._scalars.end_step(step, loggers.log_step(trainer), joined, losses)
-        dashboard.log_step(trainer, self.name, {**found, **own})
+        dashboard.log_step(trainer, self.name, {**found, **own}, moved=self._moved)
         if self._term is not None:
             dashboard.log_step(trainer, self.name, self._term.take_gradient_ratios())
             if step % (self.log_every_n_steps or _MANY) == 0:
-                self._term.watch_collapse(self._angles(fresh=bool(found)))
+                self._watch_collapse(fresh=bool(found))
             if self._term.recorder.steps == (self.log_every_n_steps or _MANY):
                 self._term.report_silent_layers()
 
@@ -212,8 +210,8 @@ class OrthogonalityCallback(LightningCallback):
         dashboard.log_step(trainer, self.name, scalars, step)
         if self.monitor is not None:
             self.monitor.on_train_end(trainer, pl_module)
-        if self._term is not None and self._steps.step > 0:
-            self._term.watch_collapse(self._angles(fresh=self.monitor is not None))
+        if self._steps.step > 0:
+            self._watch_collapse(fresh=self.monitor is not None)
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         """Put back what was replaced."""
@@ -233,9 +231,11 @@ class OrthogonalityCallback(LightningCallback):
         if self.monitor is not None:
             self.monitor.close()
 
-    def _angles(self, fresh: bool) -> Mapping[str, AngleStatistics]:
-        measured = self.monitor.measured if fresh and self.monitor is not None else {}
-        return measured or angles.layer_angles(self._layers)
+    def _watch_collapse(self, fresh: bool) -> None:
+        if self._term is not None:
+            measured = self.monitor.measured if fresh and self.monitor is not None else {}
+            responses = {} if self.monitor is None else self.monitor.responses
+            self._term.watch_collapse(measured or angles.layer_angles(self._layers), responses)
 
     def angle_report(self, module: nn.Module | None = None) -> list[dict[str, Any]]:
         """Return the angles of each selected layer as they are now; see :meth:`AngleMonitor.angle_report`."""

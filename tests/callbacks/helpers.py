@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
+import functools
 import importlib
 
 import torch
 from torch import nn
 
 from ortho_lightning import AngleMonitor, OrthogonalityCallback
+from ortho_lightning import functional as OF
 
 PACKAGES = ("pytorch_lightning", "lightning.pytorch")
+lsh_penalty = functools.partial(OF.lsh_penalty, lambda1=0.0)  # the formula of LSH()
 
 
 def boring(package="pytorch_lightning"):

@@ -185,14 +185,27 @@ def test_more_filters_than_dimensions_have_a_floor_in_the_table(tmp_path):
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_the_progress_bar_shows_the_loss_the_penalty_and_the_spread(package, capsys):
-    callback = OrthogonalityCallback(LSH(), weight=0.01, log_every_n_steps=1)
+@pytest.mark.parametrize(
+    ("regularizer", "kinds", "angle"),
+    [
+        (LSH(), ("filter", "response"), "response_angle_std"),
+        (LSH(), ("filter",), "angle_std"),
+        (Gram(), ("filter", "response"), "angle_std"),
+        (Gram(), ("response",), "response_angle_std"),
+    ],
+)
+def test_the_progress_bar_shows_the_loss_the_penalty_and_the_angles_that_it_moves(
+    package, regularizer, kinds, angle, capsys
+):
+    monitor = AngleMonitor(kinds=kinds, every_n_steps=1)
+    callback = OrthogonalityCallback(regularizer, weight=0.01, log_every_n_steps=1, monitor=monitor)
     # named, as Lightning takes rich's where rich is installed
     bar = importlib.import_module(f"{package}.callbacks").TQDMProgressBar()
     fit([callback, bar], False, package, enable_progress_bar=True)
     shown = capsys.readouterr()
-    for key in ("total_loss", "penalty", "angle_std"):
+    for key in ("total_loss", "penalty", angle):
         assert re.search(rf"ortho/{key}=\d", shown.out + shown.err)
+    assert len(set(re.findall(r"ortho/\w*angle_std", shown.out + shown.err))) == 1
 
 
 def test_without_a_progress_bar_nothing_is_shown(tmp_path, capfd):

@@ -12,7 +12,7 @@ from ortho_lightning import functional as OF
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.regularizers import LSH, Gram
 from ortho_lightning.schedules import LinearWarmup
-from tests.callbacks.helpers import PACKAGES, boring, images, make_trainer, twin, vision_module
+from tests.callbacks.helpers import PACKAGES, boring, images, lsh_penalty, make_trainer, twin, vision_module
 
 ALL_ROWS = LSH(max_samples=None)
 
@@ -39,7 +39,7 @@ class TwoLayers(boring().BoringModel):
 def by_hand(model, x, weight=1.0, scale=1.0):
     below = model.below(x)
     output = model.layer(below.tanh())
-    penalty = weight * (OF.lsh_penalty(below - model.below.bias) + OF.lsh_penalty(output - model.layer.bias))
+    penalty = weight * (lsh_penalty(below - model.below.bias) + lsh_penalty(output - model.layer.bias))
     task = output.square().mean()
     weights = [model.below.weight, model.layer.weight]
     each = {
@@ -147,7 +147,7 @@ def test_manual_optimization_measures_each_backward():
     for name in ("below", "layer"):
         layer = getattr(reference, name)
         output = layer(x)
-        expected = ratio(OF.lsh_penalty(output - layer.bias), output.square().mean(), [layer.weight])
+        expected = ratio(lsh_penalty(output - layer.bias), output.square().mean(), [layer.weight])
         assert found[f"ortho/gradient_ratio/{name}"] == pytest.approx(expected, rel=1e-4)
 
 

@@ -13,7 +13,7 @@ from ortho_lightning import functional as OF
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.regularizers import LSH, Gram, Regularizer
 from ortho_lightning.schedules import LinearWarmup
-from tests.callbacks.helpers import PACKAGES, images, make_trainer, twin, vision_module
+from tests.callbacks.helpers import PACKAGES, images, lsh_penalty, make_trainer, twin, vision_module
 from tests.callbacks.test_gradient_ratio import ALL_ROWS, TwoLayers, by_hand, ratio, rows
 
 # ----------------------------------------------------------------------------------------------------------- the rule
@@ -164,7 +164,7 @@ def test_manual_optimization_counts_all_losses_of_a_batch(tmp_path):
     for name in ("below", "layer"):
         layer = getattr(reference, name)
         output = layer(x)
-        penalty, loss = OF.lsh_penalty(output - layer.bias), output.square().mean()
+        penalty, loss = lsh_penalty(output - layer.bias), output.square().mean()
         above += torch.autograd.grad(penalty, layer.weight, retain_graph=True)[0].square().sum().item()
         task += torch.autograd.grad(loss, layer.weight, retain_graph=True)[0].square().sum().item()
     assert found["ortho/gradient_ratio"] == pytest.approx(0.2, rel=1e-4)

@@ -57,7 +57,7 @@ def test_scalars_have_the_documented_names_and_the_values_of_the_report(tmp_path
 def test_floor_and_active_fraction_stand_beside_the_penalty(tmp_path):
     fit(tmp_path, OrthogonalityCallback(LSH(max_samples=16), weight=0.01, log_every_n_steps=1))
     found = events(tmp_path)
-    floor = OF.lsh_penalty_floor(16, 6) + OF.lsh_penalty_floor(16, 4) + OF.lsh_penalty_floor(4, 5)
+    floor = sum(OF.lsh_penalty_floor(n, k, lambda1=0.0) for n, k in ((16, 6), (16, 4), (4, 5)))
     assert found.Scalars("ortho/penalty_floor")[0].value == pytest.approx(floor, rel=1e-5)
     assert 0 < found.Scalars("ortho/active_fraction/net.0")[0].value < 1
 
@@ -173,6 +173,28 @@ def test_collapse_is_warned_of_once_with_the_weight_as_the_likely_cause():
     callback = OrthogonalityCallback(LSH(probe="exact"), weight=1e-3, log_every_n_steps=1)
     with pytest.warns(UserWarning, match=r"fall together.*weight=0\.001: try a tenth") as caught:
         make_trainer(callback, max_steps=40).fit(Attracted(), data)
+    assert sum("fall together" in str(w.message) for w in caught) == 1
+
+
+def test_a_collapse_of_the_responses_alone_is_told_apart():
+    """The filters stay far apart, and yet all say the same of inputs that have one large direction in common."""
+
+    class Shared(boring().BoringModel):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(32, 8)
+            with torch.no_grad():
+                self.layer.weight.zero_()[:, :8] = torch.eye(8)
+
+        def training_step(self, batch, batch_idx):
+            x = batch.clone()
+            x[:, -1] = 50.0
+            return (self.layer.weight[:, -1] - 0.5).square().sum() + 0 * self.layer(x).sum()
+
+    data = torch.utils.data.DataLoader(boring().RandomDataset(32, 4000), batch_size=100)
+    callback = OrthogonalityCallback(LSH(), weight=1e-3, log_every_n_steps=1)
+    with pytest.warns(UserWarning, match=r"filters' responses fall together.*weight=0\.001: try a tenth") as caught:
+        make_trainer(callback, max_steps=40).fit(Shared(), data)
     assert sum("fall together" in str(w.message) for w in caught) == 1
 
 

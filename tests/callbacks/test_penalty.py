@@ -12,7 +12,7 @@ from ortho_lightning import functional as OF
 from ortho_lightning.errors import ConfigurationError, UnsupportedLayerError
 from ortho_lightning.regularizers import LSH, Gram, LayerView, Regularizer, Sampling
 from ortho_lightning.schedules import LinearWarmup
-from tests.callbacks.helpers import PACKAGES, boring, images, make_trainer, twin, vision_module
+from tests.callbacks.helpers import PACKAGES, boring, images, lsh_penalty, make_trainer, twin, vision_module
 
 ALL_ROWS = LSH(max_samples=None)
 
@@ -21,7 +21,7 @@ def view_of(layer, output, seed=0):
     return LayerView(filters=layer.weight.unsqueeze(0), outputs=(output - layer.bias).unsqueeze(0), seed=seed)
 
 
-def reference_penalties(module, x, penalty=OF.lsh_penalty):
+def reference_penalties(module, x, penalty=lsh_penalty):
     """LSH penalties of the three layers of ``vision_module`` from an explicit forward, and the task loss."""
     conv1, _, conv2, norm, flatten, dropout, linear = module.net
     z1 = F.conv2d(x, conv1.weight, None, padding=1)
@@ -115,7 +115,7 @@ def test_manual_optimization_joins_the_next_backward(package):
     finally:
         torch.optim.SGD.step = optimizer_step
     output = reference(next(iter(data)))
-    penalty = OF.lsh_penalty(output - reference.layer.bias)
+    penalty = lsh_penalty(output - reference.layer.bias)
     expected = torch.autograd.grad(reference.loss(output) + 0.7 * penalty, reference.layer.weight)[0]
     torch.testing.assert_close(seen[0], expected)
 
@@ -145,7 +145,7 @@ def test_each_manual_backward_carries_what_ran_since_the_last_one():
     x = next(iter(data))
     for layer, found in ((reference.layer, model.seen[0][0]), (reference.other, model.seen[1][1])):
         output = layer(x)
-        penalized = output.square().mean() + 0.7 * OF.lsh_penalty(output - layer.bias)
+        penalized = output.square().mean() + 0.7 * lsh_penalty(output - layer.bias)
         torch.testing.assert_close(found, torch.autograd.grad(penalized, layer.weight)[0])
     assert model.seen[0][1] is None
     assert model.seen[1][0] is None
@@ -188,7 +188,7 @@ def test_discriminator_penalty_stays_out_of_the_generator_step():
     plain = reference.discriminator(reference.generator(x)).mean()
     torch.testing.assert_close(model.grads["generator"], torch.autograd.grad(plain, reference.generator.weight)[0])
     output = reference.discriminator(model.fake)
-    penalized = output.square().mean() + 5.0 * OF.lsh_penalty(output - reference.discriminator.bias)
+    penalized = output.square().mean() + 5.0 * lsh_penalty(output - reference.discriminator.bias)
     torch.testing.assert_close(
         model.grads["discriminator"], torch.autograd.grad(penalized, reference.discriminator.weight)[0]
     )
@@ -334,7 +334,7 @@ def test_a_layer_that_runs_twice_counts_the_mean_of_its_runs():
     callback = OrthogonalityCallback(ALL_ROWS)
     make_trainer(callback).fit(model, data)
     x = next(iter(data))
-    each = [OF.lsh_penalty(reference.layer(x) - reference.layer.bias) for x in (x, 2 * x + 1)]
+    each = [lsh_penalty(reference.layer(x) - reference.layer.bias) for x in (x, 2 * x + 1)]
     torch.testing.assert_close(callback.penalty, torch.stack(each).mean().detach())
     gram = OrthogonalityCallback(Gram())
     make_trainer(gram).fit(twin(reference), data)
@@ -570,7 +570,7 @@ def test_clipping_and_accumulation_equal_a_hand_written_loop(setting, value):
     optimizer = torch.optim.SGD(reference.parameters(), lr=0.1)
     for x in data:
         output = reference(x)
-        ((reference.loss(output) + 0.7 * OF.lsh_penalty(output - reference.layer.bias)) / 4).backward()
+        ((reference.loss(output) + 0.7 * lsh_penalty(output - reference.layer.bias)) / 4).backward()
     if setting == "norm":
         torch.nn.utils.clip_grad_norm_(reference.parameters(), value)
     else:
@@ -603,7 +603,7 @@ def test_mixed_precision_scales_once_and_measures_in_float32(precision):
     assert callback.penalty.dtype == torch.float32
     assert callback.penalty.isfinite()
     output = 1e4 * next(iter(data)) @ reference.layer.weight.T
-    penalty = 0.7 * OF.lsh_penalty(OF.rms_normalize(output))
+    penalty = 0.7 * lsh_penalty(OF.rms_normalize(output))
     expected = torch.autograd.grad(penalty, reference.layer.weight)[0]
     found = model.found.float()
     # eight bits of the outputs are left, not the 256-fold of a scale applied twice or never taken back
@@ -643,7 +643,7 @@ def test_every_precision_equals_a_hand_written_loop_with_outputs_of_ten_thousand
             output = reference.layer(batch)
         observed = output.to(torch.promote_types(output.dtype, torch.float32))
         observed = observed - reference.layer.bias.to(observed.dtype)
-        penalty = OF.lsh_penalty(OF.rms_normalize(observed), gamma=1.0)
+        penalty = lsh_penalty(OF.rms_normalize(observed), gamma=1.0)
         (output.float().square().mean() * 1e-10 + 0.01 * penalty).div(accumulate).backward()
     assert model.outputs.abs().max() > 1e4
     assert callback.penalty.dtype == torch.promote_types(true, torch.float32)

@@ -12,7 +12,7 @@ from torch import nn
 from ortho_lightning import OrthogonalityCallback
 from ortho_lightning import functional as OF
 from ortho_lightning.regularizers import LSH, Gram, LayerView
-from tests.callbacks.helpers import PACKAGES, boring, images, make_trainer, twin, vision_module
+from tests.callbacks.helpers import PACKAGES, boring, images, lsh_penalty, make_trainer, twin, vision_module
 
 ALL_ROWS = LSH(max_samples=None)
 
@@ -33,7 +33,7 @@ def weights(module):
 
 def penalized(layer, x, weight):
     output = layer(x)
-    return output.square().mean() + weight * OF.lsh_penalty(output - layer.bias)
+    return output.square().mean() + weight * lsh_penalty(output - layer.bias)
 
 
 # ----------------------------------------------------------------------------------------------------------- finders
@@ -213,7 +213,7 @@ def test_layers_that_share_a_weight_each_count(package, regularizer):
     first = reference.first(next(iter(data)))
     second = reference.second(first.tanh())
     if regularizer.sampling is not None:
-        each = [OF.lsh_penalty(first - reference.first.bias), OF.lsh_penalty(second - reference.second.bias)]
+        each = [lsh_penalty(first - reference.first.bias), lsh_penalty(second - reference.second.bias)]
     else:
         each = [OF.gram_penalty(reference.first.weight)] * 2
     loss = reference.layer(second).square().mean() + 0.3 * sum(each)
@@ -299,7 +299,7 @@ def test_two_callbacks_beside_averaging_stopping_and_pruning_leave_the_same_as_a
     for x in data:
         below = reference.below(x)
         loss = reference.layer(below.tanh()).square().mean()
-        loss = loss + OF.lsh_penalty(below - reference.below.bias) + 0.1 * OF.gram_penalty(reference.layer.weight)
+        loss = loss + lsh_penalty(below - reference.below.bias) + 0.1 * OF.gram_penalty(reference.layer.weight)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

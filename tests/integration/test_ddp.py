@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ortho_lightning import functional as OF
+from tests.callbacks.helpers import lsh_penalty
 from tests.integration import ddp_script, ddp_whitening_script
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,9 +49,9 @@ def test_local_statistics_are_the_average_of_each_process_alone(tmp_path):
         side, head = reference.side(h[:, :16]), reference.head(h)
         grouped = (z - reference.conv.bias[:, None, None]).movedim(1, -1).flatten(0, -2).unflatten(1, (2, 2))
         penalty = (
-            OF.lsh_penalty(grouped.transpose(0, 1))
-            + OF.lsh_penalty(side - reference.side.bias)
-            + OF.lsh_penalty(head - reference.head.bias)
+            lsh_penalty(grouped.transpose(0, 1))
+            + lsh_penalty(side - reference.side.bias)
+            + lsh_penalty(head - reference.head.bias)
         )
         torch.testing.assert_close(ranks[rank]["penalty"], penalty.detach(), rtol=1e-10, atol=0)
         loss = head.square().mean() + side.square().mean() + 0.5 * penalty

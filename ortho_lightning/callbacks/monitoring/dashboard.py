@@ -14,7 +14,8 @@ from ortho_lightning.callbacks.monitoring.adapters import Chart, Layout
 from ortho_lightning.callbacks.monitoring.arguments import Kind
 from ortho_lightning.tables import markdown_table
 
-ON_THE_BAR = ("total_loss", "penalty", "angle_std")
+ON_THE_BAR = ("total_loss", "penalty")
+ANGLE_ON_THE_BAR: Mapping[Kind, str] = {"filter": "angle_std", "response": "response_angle_std"}
 
 
 class HasCharts(Protocol):
@@ -92,7 +93,9 @@ def layer_table(layers: Mapping[str, nn.Module]) -> str:
     return markdown_table(rows)
 
 
-def log_step(trainer: Any, name: str, scalars: Mapping[str, float], step: int | None = None) -> None:
+def log_step(
+    trainer: Any, name: str, scalars: Mapping[str, float], step: int | None = None, moved: Kind = "filter"
+) -> None:
     """Log scalars under a callback's name, and put those to watch on the progress bar, whichever it is.
 
     Args:
@@ -100,9 +103,12 @@ def log_step(trainer: Any, name: str, scalars: Mapping[str, float], step: int | 
         name: prefix of the logged names.
         scalars: by name; nothing is logged where there are none.
         step: the x axis; None: now.
+        moved: the kind of angle for the bar: the one that the penalty moves. The other one, where it is not measured.
     """
     if not scalars:
         return
     # the dictionary that bars read; log(prog_bar=True) would have a module copy, reduce and keep the values as well
-    trainer.progress_bar_metrics.update({f"{name}/{key}": scalars[key] for key in ON_THE_BAR if key in scalars})
+    measured = [key for key in (ANGLE_ON_THE_BAR[moved], *ANGLE_ON_THE_BAR.values()) if key in scalars]
+    shown = [*(key for key in ON_THE_BAR if key in scalars), *measured[:1]]
+    trainer.progress_bar_metrics.update({f"{name}/{key}": scalars[key] for key in shown})
     loggers.log_scalars(trainer, {f"{name}/{key}": value for key, value in scalars.items()}, step)

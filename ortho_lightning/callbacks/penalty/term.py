@@ -23,7 +23,7 @@ from ortho_lightning.callbacks.penalty.scalars import Joined, PenaltyScalars
 from ortho_lightning.callbacks.penalty.scope import FitScope
 from ortho_lightning.callbacks.penalty.step_penalty import Penalties, StepPenalty
 from ortho_lightning.callbacks.penalty.weight import Measurements, PenaltyWeight
-from ortho_lightning.functional import AngleStatistics
+from ortho_lightning.functional import AngleStatistics, ResponseStatistics
 from ortho_lightning.random import mix
 from ortho_lightning.regularizers import LayerView, Regularizer
 
@@ -194,9 +194,13 @@ class PenaltyTerm:
         if silent and self.recorder.steps > 0:
             self._reports.silent_layers(silent, self.recorder.steps)
 
-    def watch_collapse(self, measured: Mapping[str, AngleStatistics]) -> None:
-        """Warn if the filters fall together, given their angles now."""
-        message = self._collapse.check([found.rms_cos for found in measured.values()])
+    def watch_collapse(
+        self, filters: Mapping[str, AngleStatistics], responses: Mapping[str, ResponseStatistics]
+    ) -> None:
+        """Warn if the filters or their responses fall together, given the angles of both kinds by layer."""
+        cosines = [found.rms_cos for found in filters.values()]
+        similarities = [found.rms_similarity for found in responses.values()]
+        message = self._collapse.check({"filter": cosines, "response": similarities})
         if message is not None and not self._weight.is_zero:
             self._reports.once("collapse", message.format(weight=self._weight))
 
