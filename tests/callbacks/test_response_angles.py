@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from ortho_lightning import LSH, AngleMonitor, Gram, OrthogonalityCallback
 from ortho_lightning import functional as OF
@@ -88,6 +89,33 @@ def test_one_kind_alone(kind):
 def test_wrong_kinds_are_named(kinds):
     with pytest.raises(ConfigurationError, match="kinds="):
         AngleMonitor(kinds=kinds)
+
+
+def checkpointed(module):
+    net = module.net
+    module.loss = lambda batch: (
+        net[6](checkpoint(net[:6], batch[0].requires_grad_(), use_reentrant=False)).square().mean()
+    )
+
+
+def compiled(module):
+    module.net.compile(backend="aot_eager")
+
+
+@pytest.mark.parametrize("change", [checkpointed, compiled])
+def test_they_are_the_same_for_a_checkpointed_and_a_compiled_network(change):
+    def report(*changes):
+        module = vision_module(inplace=False)
+        module.net[5].p = 0.0
+        for each in changes:
+            each(module)
+        callback = OrthogonalityCallback(LSH(max_samples=20), weight=0.1, log_every_n_steps=1)
+        make_trainer(callback, max_steps=2).fit(module, images(8))
+        return {row["name"]: row["response_std"] for row in callback.angle_report()}
+
+    plain, found = report(), report(change)
+    assert set(plain) == set(LAYERS)
+    assert found == pytest.approx(plain, abs=0.5)  # a sign may turn where an output is nearly 0
 
 
 def test_measuring_leaves_training_bit_identical_and_no_hook_behind():

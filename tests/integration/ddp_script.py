@@ -8,7 +8,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.strategies import ModelParallelStrategy
 from torch import nn
 
-from ortho_lightning import OrthogonalityCallback
+from ortho_lightning import GradientShare, OrthogonalityCallback
 from ortho_lightning.layers.filters import whole
 from ortho_lightning.regularizers import LSH, Gram
 
@@ -60,11 +60,11 @@ REGULARIZERS = {
 }
 
 
-def fit(sync, branching, devices, regularizer="lsh", strategy="ddp"):
+def fit(sync, branching, devices, regularizer="lsh", strategy="ddp", weight=0.5):
     net = Net(branching)
     every = 1 if strategy == "ddp" else None
     callback = OrthogonalityCallback(
-        REGULARIZERS[regularizer], weight=0.5, sync=sync, log_gradient_ratio_every_n_steps=every
+        REGULARIZERS[regularizer], weight=weight, sync=sync, log_gradient_ratio_every_n_steps=every
     )
     if strategy == "fsdp2":
         strategy = ModelParallelStrategy(data_parallel_size=devices, tensor_parallel_size=1)
@@ -89,11 +89,20 @@ def fit(sync, branching, devices, regularizer="lsh", strategy="ddp"):
 
 
 if __name__ == "__main__":
-    target, sync, branching, regularizer, strategy = sys.argv[1:6]
-    net, callback = fit(sync, branching == "branching", devices=2, regularizer=regularizer, strategy=strategy)
+    target, sync, branching, regularizer, strategy, weight = sys.argv[1:7]
+    weight = GradientShare(0.1) if weight == "share" else float(weight)
+    net, callback = fit(sync, branching == "branching", 2, regularizer, strategy, weight)
     rank = net.trainer.global_rank if net._trainer is not None else 0
     weights = {f"{name} after": whole(p.detach()) for name, p in net.named_parameters()}
     report = callback.angle_report()
     torch.save(
-        {**net.found, **net.ratios, **weights, "penalty": callback.penalty, "report": report}, f"{target}.{rank}"
+        {
+            **net.found,
+            **net.ratios,
+            **weights,
+            "penalty": callback.penalty,
+            "report": report,
+            "state": callback.state_dict(),
+        },
+        f"{target}.{rank}",
     )

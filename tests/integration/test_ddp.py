@@ -7,14 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from ortho_lightning import GradientShare
+from ortho_lightning import functional as OF
 from tests.callbacks.helpers import lsh_penalty
 from tests.integration import ddp_script, ddp_whitening_script
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def run(tmp_path, sync, branching, regularizer="lsh", strategy="ddp"):
-    return run_program(tmp_path, "ddp_script", sync, branching, regularizer, strategy)
+def run(tmp_path, sync, branching, regularizer="lsh", strategy="ddp", weight="0.5"):
+    return run_program(tmp_path, "ddp_script", sync, branching, regularizer, strategy, weight)
 
 
 def run_program(tmp_path, program, *arguments):
@@ -54,10 +56,21 @@ def test_local_statistics_are_the_average_of_each_process_alone(tmp_path):
             + lsh_penalty(head - reference.head.bias)
         )
         torch.testing.assert_close(ranks[rank]["penalty"], penalty.detach(), rtol=1e-10, atol=0)
+        outputs = [grouped.transpose(0, 1), side - reference.side.bias, head - reference.head.bias]
+        for row, own in zip(ranks[rank]["report"], outputs, strict=True):  # each process measures its own samples
+            assert row["response_std"] == pytest.approx(OF.response_statistics(own).std, abs=1e-9)
         loss = head.square().mean() + side.square().mean() + 0.5 * penalty
         gradients.append(torch.autograd.grad(loss, [reference.conv.weight])[0])
     for found in ranks:
         torch.testing.assert_close(found["conv.weight"], sum(gradients) / 2, rtol=1e-9, atol=1e-12)
+
+
+def test_a_share_of_the_gradient_is_the_same_weight_on_every_process(tmp_path):
+    first, second = run(tmp_path, "global", "plain", weight="share")
+    assert first["state"] == second["state"]
+    assert first["ortho/gradient_ratio"].item() == pytest.approx(0.1, rel=1e-6)
+    _, alone = ddp_script.fit("local", False, devices=1, weight=GradientShare(0.1))
+    assert first["state"]["weight"]["value"] == pytest.approx(alone.state_dict()["weight"]["value"], rel=1e-6)
 
 
 @pytest.mark.parametrize("sync", ["local", "global"])

@@ -59,11 +59,11 @@ class GradientRatio:
         weights = {name: _trained(layer) for name, layer in self._layers.items()}
         parameters = list({id(weight): weight for own in weights.values() for weight in own}.values())
         with _undisturbed(self._model, loss.device), _explained():
-            of_penalty = _gradients(penalty, parameters, scale * weight)
+            of_penalty = _gradients(penalty, parameters, scale, weight)
             of_task = _gradients(loss, parameters, scale)
         for parameter, reached, own, task in zip(parameters, *_averaged(of_penalty, of_task, parameters), strict=True):
             if reached:
-                self._norms[id(parameter)] = (_norm(own) / weight, _norm(task))
+                self._norms[id(parameter)] = (_norm(own), _norm(task))
         by_layer = {
             f"gradient_ratio/{name}": _ratio([self._norms[id(own)] for own in of_layer if id(own) in self._norms])
             for name, of_layer in weights.items()
@@ -84,22 +84,30 @@ def _trained(layer: nn.Module) -> list[Tensor]:
     return [each for each in weight_parameters(layer) if each.requires_grad and not is_lazy(each)]
 
 
-def _gradients(value: Tensor | None, parameters: Sequence[Tensor], scale: float) -> list[Tensor | None]:
+def _gradients(
+    value: Tensor | None, parameters: Sequence[Tensor], scale: float, weight: float = 1.0
+) -> list[Tensor | None]:
+    """Return gradients times ``scale``, in float32 or better; on the way back they are ``weight`` times as large."""
     if value is None or not value.requires_grad or not parameters:
         return [None] * len(parameters)
-    upstream = torch.full_like(value, scale)
-    return list(torch.autograd.grad(value, parameters, upstream, retain_graph=True, allow_unused=True))
+    upstream = torch.full_like(value, scale * weight)
+    found = torch.autograd.grad(value, parameters, upstream, retain_graph=True, allow_unused=True)
+    # the weight is this process's own, so it is taken back before any mean over processes
+    return [None if gradient is None else _full(gradient) / weight for gradient in found]
+
+
+def _full(gradient: Tensor) -> Tensor:
+    return gradient.detach().to(torch.promote_types(gradient.dtype, torch.float32))
 
 
 def _averaged(
     of_penalty: Sequence[Tensor | None], of_task: Sequence[Tensor | None], parameters: Sequence[Tensor]
 ) -> tuple[list[bool], list[Tensor], list[Tensor]]:
-    """Return which parameters the penalty reaches, and both gradients in float32 or better: means over processes."""
+    """Return which parameters the penalty reaches, and both gradients as means over processes; zeros for none."""
     reached = [gradient is not None for gradient in of_penalty]
     both = []
     for gradient, parameter in zip((*of_penalty, *of_task), (*parameters, *parameters), strict=True):
-        gradient = torch.zeros_like(parameter) if gradient is None else gradient
-        both.append(gradient.detach().to(torch.promote_types(gradient.dtype, torch.float32)))
+        both.append(_full(torch.zeros_like(parameter)) if gradient is None else gradient)
     processes = world_size()
     if processes > 1 and parameters:
         marks = torch.tensor(reached, dtype=both[0].dtype, device=both[0].device)
