@@ -6,6 +6,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# one process a core, each with one thread; the tests of a file share what they prepare
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 .PHONY: help install demo test test-slow check format clean
 
@@ -26,11 +28,11 @@ demo: install
 
 test: install
 	@echo "Running the test suite ..."
-	@$(BIN)/python -m pytest
+	@$(PYTEST)
 
 test-slow: install
 	@echo "Running the tests that take minutes ..."
-	@$(BIN)/python -m pytest -m slow
+	@$(PYTEST) -m slow
 
 check: install
 	@echo "Checking format, lint, types and the order of imports ..."
