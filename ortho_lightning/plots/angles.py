@@ -120,6 +120,7 @@ def _draw_responses(axis: Axes, statistics: OF.ResponseStatistics) -> None:
         return
     draw_responses(axis, statistics, GREEN, f"{statistics.pairs} pairs")
     draw_response_references(axis, statistics)
+    axis.set_ylim(0, 1.35 * axis.get_ylim()[1])  # wide histograms leave no other place for the legend
     numbers = f"{statistics.mean:.1f} ± {statistics.std:.1f}; {statistics.n} samples"
     _finish_panel(axis, f"response angle in degrees: {numbers}")
 
