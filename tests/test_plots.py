@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from ortho_lightning import functional as OF
 from ortho_lightning import plots
+from ortho_lightning.errors import ConfigurationError
 
 
 def layer(*shape):
@@ -116,3 +117,72 @@ def test_pyplot_and_its_figures_are_left_alone():
 def test_the_same_filters_give_the_same_pixels():
     found, _ = layer(1, 20, 9)
     assert (plots.layer_picture(found, "x") == plots.layer_picture(found, "x")).all()
+
+
+def responses(n, k, seed=0):
+    """Response statistics of filters whose outputs share a part, so that their angles are below 90 degrees."""
+    generator = torch.Generator().manual_seed(seed)
+    outputs = torch.randn(n, k, generator=generator) + 0.5 * torch.randn(n, 1, generator=generator)
+    return OF.response_statistics(outputs), outputs
+
+
+@pytest.mark.parametrize("n", [2, 7, 32, 89, 100, 768, 2000])
+def test_filling_the_steps_of_few_samples_keeps_the_pairs_and_their_mean_and_leaves_no_gaps(n):
+    statistics, _ = responses(n, 80)
+    filled = plots.fill_steps(statistics.counts.numpy(), n)
+    assert filled.sum() == pytest.approx(statistics.pairs)
+    assert (filled >= 0).all()
+    middles = np.linspace(1, 179, 90)
+    assert (filled * middles).sum() / filled.sum() == pytest.approx(statistics.mean, abs=90 / n + 1)
+    if n in (32, 89, 100):
+        inside = slice(int(statistics.min // 2) + 1, int(statistics.max // 2))
+        assert (statistics.counts[inside] == 0).any() or n > 90
+        busy = filled[40:45]
+        assert busy.min() > 0.5 * busy.max()  # a comb before
+
+
+def test_filling_spreads_each_angle_over_its_own_step():
+    # with two samples: 0, 90 and 180 degrees, and steps of 45, 90 and 45 degrees
+    assert plots.fill_steps([2, 0, 6, 4], 2).tolist() == [2, 3, 3, 4]
+
+
+def test_the_histogram_of_responses_is_drawn_with_the_error_of_independent_ones():
+    few, many = responses(64, 20)[0], responses(400, 20)[0]
+    axis = Figure().add_subplot()
+    plots.draw_responses(axis, few, "green", "before")
+    plots.draw_responses(axis, many, "blue", "after")
+    plots.draw_response_references(axis, few, many)
+    steps = {patch.get_label(): patch for patch in axis.patches}
+    for label, statistics in (("before", few), ("after", many)):
+        heights, edges, _ = steps[label].get_data()
+        assert (heights * np.diff(edges)).sum() == pytest.approx(1.0)
+        mean = (heights * np.diff(edges) * (edges[1:] + edges[:-1]) / 2).sum()
+        assert mean == pytest.approx(statistics.mean, abs=1.5)
+    band = next(patch for label, patch in steps.items() if label.startswith("independent"))
+    assert band.get_extents().transformed(axis.transData.inverted()).x0 == pytest.approx(90 - 90 / 8)
+    assert band.get_extents().transformed(axis.transData.inverted()).x1 == pytest.approx(90 + 90 / 8)
+    (line,) = axis.lines
+    assert list(line.get_xdata()) == [90, 90]
+    low, high = axis.get_xlim()
+    assert low <= max(0, few.mean - 3 * few.std)
+    assert high >= 90 + 25
+
+
+def test_a_layer_has_a_figure_of_one_kind_or_of_both():
+    found, _ = layer(1, 20, 9)
+    measured, missing = responses(64, 20)[0], OF.response_statistics(torch.empty(0, 20))
+    sizes = {
+        (340, 800, 3): plots.layer_picture(found, "x"),
+        (480, 800, 3): plots.layer_picture(found, "x", measured),
+        (340, 480, 3): plots.layer_picture(None, "x", measured),
+    }
+    assert all(pixels.shape == size for size, pixels in sizes.items())
+    green = (sizes[480, 800, 3].astype(int) @ [-1, 2, -1]) > 60
+    rows, columns = green.nonzero()
+    assert rows.min() > 240  # below the filter angles,
+    assert columns.min() > 340  # and beside the cosines
+    unmeasured = plots.layer_picture(found, "x", missing)
+    assert unmeasured.shape == (480, 800, 3)
+    assert not ((unmeasured.astype(int) @ [-1, 2, -1]) > 60).any()
+    with pytest.raises(ConfigurationError, match="nothing to draw"):
+        plots.layer_picture(None, "x")

@@ -39,6 +39,7 @@ class AngleMonitor(LightningCallback):
         every_n_steps: steps between angle scalars, the first step included; None: never.
         histograms_every_n_epochs: epochs between histograms of the angles, and one before training; None: never.
         figures: figures of each layer's angles in a training: one before it, the others evenly to its end; None: never.
+            Response angles are in it from the first measurement on.
         name: prefix of the logged names and part of the checkpoint key. Several callbacks need several names.
 
     Raises:
@@ -79,7 +80,7 @@ class AngleMonitor(LightningCallback):
         self._responses: ResponseMonitor | None = None
         self._module: nn.Module | None = None
         self._steps = StepCounter()
-        self._figures = Figures(name, figures)
+        self._figures = Figures(name, figures, self.kinds)
 
     # ------------------------------------------------------------------------------------------------------ state
 
@@ -112,7 +113,7 @@ class AngleMonitor(LightningCallback):
             self._log_histograms(trainer)
         loggers.log_text(trainer, f"{self.name}/layers", dashboard.layer_table(self._layers))
         dashboard.log_layout_once(trainer, self)
-        self._figures.start(trainer, pl_module, self._layers)
+        self._figures.start(trainer, pl_module, self._layers, self.responses)
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Sample the layers' outputs, if they are due."""
@@ -131,12 +132,12 @@ class AngleMonitor(LightningCallback):
         every = self.histograms_every_n_epochs
         if every is not None and (trainer.current_epoch + 1) % every == 0:
             self._log_histograms(trainer)
-        self._figures.epoch_end(trainer, pl_module, self._layers)
+        self._figures.epoch_end(trainer, pl_module, self._layers, self.responses)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Log the angles after training, and the last figures."""
         dashboard.log_step(trainer, self.name, self.scalars_of_end())
-        self._figures.finish(trainer, pl_module, self._layers)
+        self._figures.finish(trainer, pl_module, self._layers, self.responses)
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Stop drawing."""
@@ -200,8 +201,9 @@ class AngleMonitor(LightningCallback):
             (standard deviation for random directions in R^d), spread_ratio (std / null_std; below 1: closer to right
             angles than chance), welch_floor (the smallest rms cosine that k filters in R^d can have). Of the response
             angles as they were measured last in ``fit``, None where they were not: response_mean, response_std,
-            response_min, response_max, response_rms_similarity, response_max_abs_similarity, response_sampling_error
-            (standard deviation of an angle by sampling), response_std_before (in the first step of the fit).
+            response_min, response_max, response_rms_similarity, response_max_abs_similarity, response_samples,
+            response_sampling_error (standard deviation of an angle by sampling), response_std_before (in the first step
+            of the fit).
 
         Raises:
             ConfigurationError: without a module before the first ``fit``.
@@ -226,6 +228,11 @@ class AngleMonitor(LightningCallback):
     def responses(self) -> dict[str, ResponseStatistics]:
         """The response angles that were measured last, by layer."""
         return {} if self._responses is None else self._responses.measured
+
+    @property
+    def responses_before(self) -> dict[str, ResponseStatistics]:
+        """The response angles that were measured first in the fit, by layer: before training, unless it was resumed."""
+        return {} if self._responses is None else self._responses.before
 
     def _filter_scalars(self) -> dict[str, float]:
         if "filter" not in self.kinds:

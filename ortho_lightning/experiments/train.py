@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import hydra
@@ -55,6 +56,9 @@ def run(config: DictConfig) -> RunRecord:
     if checkpoint is not None and clock.median_ms() is None:
         print(f"{checkpoint} was complete already, so nothing was trained: raise trainer.max_epochs to go on")
     after = AngleSnapshot.of(ortho, model)
+    # what a resumed run measured first is not from before training
+    if checkpoint is None and ortho is not None and ortho.monitor is not None:
+        before = replace(before, responses=ortho.monitor.responses_before)
     record = _record(config, trainer, model, data, history, clock, ortho, after)
     if trainer.is_global_zero:
         save_angle_figure(folder / "angles.png", before, after)

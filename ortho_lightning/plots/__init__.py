@@ -8,6 +8,7 @@ from ortho_lightning.plots.angles import LayerAngles, draw_angles, draw_referenc
 from ortho_lightning.plots.filters import filter_picture
 from ortho_lightning.plots.palette import BLUE, COLOURS, COLOURS_ON_DARK, GREY, ORANGE, colour
 from ortho_lightning.plots.pixels import MOST_FILTERS, evenly_spaced
+from ortho_lightning.plots.responses import draw_response_references, draw_responses, fill_steps
 
 __all__ = [
     "BLUE",
@@ -20,7 +21,10 @@ __all__ = [
     "colour",
     "draw_angles",
     "draw_references",
+    "draw_response_references",
+    "draw_responses",
     "evenly_spaced",
+    "fill_steps",
     "filter_picture",
     "layer_picture",
 ]

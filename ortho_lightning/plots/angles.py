@@ -1,4 +1,4 @@
-"""Figures of a layer's angles: cosines as a heat map, and the histogram beside random directions."""
+"""Figures of a layer's angles: cosines as a heat map, and histograms of both kinds beside their references."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ortho_lightning import functional as OF
-from ortho_lightning.plots.palette import BLUE, GREY, ORANGE
+from ortho_lightning.errors import ConfigurationError
+from ortho_lightning.plots.palette import BLUE, GREEN, GREY, ORANGE
 from ortho_lightning.plots.pixels import DPI, HEAT, MOST_FILTERS, evenly_spaced, pixels
+from ortho_lightning.plots.responses import draw_response_references, draw_responses
 
 _TIMES_RANDOM = 6  # where the colours end
 
@@ -76,26 +78,57 @@ def draw_references(axis: Axes, statistics: OF.AngleStatistics, k: int | None = 
     axis.set_yticks([])
 
 
-def layer_picture(layer: LayerAngles, title: str) -> np.ndarray:
-    """Draw the cosines between a layer's filters as a heat map, beside the histogram of their angles.
+def layer_picture(layer: LayerAngles | None, title: str, responses: OF.ResponseStatistics | None = None) -> np.ndarray:
+    """Draw one or both kinds of a layer's angles: cosines as a heat map, and histograms beside their references.
+
+    Args:
+        layer: its filter angles; None: response angles only.
+        title: of the figure.
+        responses: its response angles, of which the figure says so where they have no pairs; None: filter angles only.
 
     Returns:
-        ``(340, 800, 3)``, uint8.
+        uint8: ``(480, 800, 3)`` of both kinds, ``(340, 800, 3)`` of filter, ``(340, 480, 3)`` of response angles.
     """
+    if layer is None and responses is None:
+        raise ConfigurationError("layer_picture: both kinds of angle are None, so there is nothing to draw")
+    both = layer is not None and responses is not None
+    figure = Figure(figsize=(4.8 if layer is None else 8.0, 4.8 if both else 3.4), dpi=DPI)
+    if layer is not None:
+        heat = figure.add_axes((0.01, 0.07, 0.4, 0.83) if both else (0.01, 0.09, 0.4, 0.78))
+        _draw_cosines(heat, layer)
+        _draw_filters(figure.add_axes((0.45, 0.58, 0.53, 0.35) if both else (0.45, 0.15, 0.53, 0.72)), layer)
+    if responses is not None:
+        _draw_responses(figure.add_axes((0.45, 0.1, 0.53, 0.35) if both else (0.03, 0.15, 0.94, 0.72)), responses)
+    figure.suptitle(title, fontsize=9, y=0.985)
+    return pixels(figure)
+
+
+def _draw_filters(axis: Axes, layer: LayerAngles) -> None:
     statistics = layer.statistics
-    figure = Figure(figsize=(8.0, 3.4), dpi=DPI)
-    heat = figure.add_axes((0.01, 0.09, 0.4, 0.78))
-    _draw_cosines(heat, layer)
-    axis = figure.add_axes((0.45, 0.15, 0.53, 0.72))
     draw_angles(axis, statistics, BLUE, f"{statistics.pairs} pairs")
     draw_references(axis, statistics, layer.k)
     ratio = statistics.std / OF.null_std(statistics.d)
-    figures = f"{statistics.mean:.1f} ± {statistics.std:.1f}; std / random {ratio:.2f} (d = {statistics.d})"
-    axis.set_xlabel(f"angle in degrees: {figures}", fontsize=8)
+    numbers = f"{statistics.mean:.1f} ± {statistics.std:.1f}; std / random {ratio:.2f} (d = {statistics.d})"
+    _finish_panel(axis, f"filter angle in degrees: {numbers}")
+
+
+def _draw_responses(axis: Axes, statistics: OF.ResponseStatistics) -> None:
+    if statistics.pairs == 0:
+        axis.set_axis_off()
+        axis.text(0.5, 0.5, "response angles: not measured yet", ha="center", va="center", fontsize=8,
+                  transform=axis.transAxes)  # fmt: skip
+        return
+    draw_responses(axis, statistics, GREEN, f"{statistics.pairs} pairs")
+    draw_response_references(axis, statistics)
+    axis.set_ylim(0, 1.35 * axis.get_ylim()[1])  # wide histograms leave no other place for the legend
+    numbers = f"{statistics.mean:.1f} ± {statistics.std:.1f}; {statistics.n} samples"
+    _finish_panel(axis, f"response angle in degrees: {numbers}")
+
+
+def _finish_panel(axis: Axes, label: str) -> None:
+    axis.set_xlabel(label, fontsize=8)
     axis.tick_params(labelsize=7)
     axis.legend(fontsize=7, frameon=False, loc="upper right")
-    figure.suptitle(title, fontsize=9, y=0.985)
-    return pixels(figure)
 
 
 def _draw_cosines(axis: Axes, layer: LayerAngles) -> None:

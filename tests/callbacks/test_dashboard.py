@@ -124,11 +124,50 @@ def test_pictures_of_the_beginning_the_middle_and_the_end(tmp_path, times, epoch
     for name in names:
         series = found.Images(name)
         assert [event.step for event in series] == steps
-        size = (420, 420) if "filters" in name else (800, 340)
+        size = (420, 420) if "filters" in name else (800, 480)
         assert {(event.width, event.height) for event in series} == {size}
         assert all(event.encoded_image_string.startswith(b"\x89PNG") for event in series)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("ortho-figures")]
     assert not plt.get_fignums()
+
+
+def pictures_drawn(monkeypatch, folder, monitor):
+    """The arguments of each layer's figures in the order in which they were drawn, by layer."""
+    drawn, draw = {}, plots.layer_picture
+
+    def watched(layer, title, responses):
+        drawn.setdefault(title.partition(",")[0], []).append((layer, responses))
+        return draw(layer, title, responses)
+
+    monkeypatch.setattr(plots, "layer_picture", watched)
+    fit(monitor, tensorboard(folder))
+    return drawn
+
+
+def test_figures_show_both_kinds_once_responses_are_measured(tmp_path, monkeypatch):
+    monitor = AngleMonitor(every_n_steps=1)
+    drawn = pictures_drawn(monkeypatch, tmp_path, monitor)
+    assert set(drawn) == set(LAYERS)
+    for name, moments in drawn.items():
+        (_, unmeasured), *others = moments  # before training no batch has run
+        assert unmeasured.pairs == 0
+        assert all(responses.pairs > 0 for _, responses in others)
+        assert moments[-1][1] is monitor.responses[name]
+        (before, _), (after, _) = moments[0], moments[-1]
+        assert not torch.equal(before.cosines, after.cosines)  # copied when they were due
+
+
+def test_figures_show_filter_angles_alone(tmp_path, monkeypatch):
+    drawn = pictures_drawn(monkeypatch, tmp_path, AngleMonitor(kinds=["filter"]))
+    assert {name: len(moments) for name, moments in drawn.items()} == dict.fromkeys(LAYERS, 3)
+    assert all(responses is None for moments in drawn.values() for _, responses in moments)
+
+
+def test_figures_show_response_angles_alone_from_the_first_measurement_on(tmp_path, monkeypatch):
+    drawn = pictures_drawn(monkeypatch, tmp_path, AngleMonitor(kinds=["response"]))
+    assert {name: len(moments) for name, moments in drawn.items()} == dict.fromkeys(LAYERS, 2)
+    assert all(layer is None and responses.pairs > 0 for moments in drawn.values() for layer, responses in moments)
+    assert {(event.width, event.height) for event in events(tmp_path).Images("ortho/pairs/net.2")} == {(480, 340)}
 
 
 def test_a_training_that_stops_early_has_its_last_pictures(tmp_path):
@@ -266,7 +305,7 @@ def test_an_adapter_of_ones_own_gets_what_it_takes(monkeypatch):
 
     monkeypatch.setattr(adapters, "ADAPTERS", [(lambda logger: isinstance(logger, ScalarsOnly), Mine)])
     fit(OrthogonalityCallback(None), ScalarsOnly())
-    assert ("ortho/pairs/net.2", (340, 800, 3), "uint8", 0) in taken
+    assert ("ortho/pairs/net.2", (480, 800, 3), "uint8", 0) in taken
     assert ("ortho/layers", "layer") in taken
     assert ("ortho/angles/net.0", 90) in taken
 

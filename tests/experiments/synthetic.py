@@ -41,11 +41,15 @@ def _layers(arm: str, seed: int, shapes):
         common = torch.randn(k, 3, generator=generator, dtype=torch.float64)
         kernel += _LEAN.get(arm, 0.1) * common @ torch.randn(3, d, generator=generator, dtype=torch.float64)
         one = OF.angle_statistics(kernel)
+        inputs = torch.randn(200, d, generator=generator, dtype=torch.float64).relu()
+        responses = OF.response_statistics(inputs @ kernel.T)
         found.append(
             {"name": f"net.stage{number}.conv", "groups": 1, "k": k, "d": d, "mean": one.mean, "std": one.std,
              "min": one.min, "max": one.max, "rms_cos": one.rms_cos, "max_abs_cos": one.max_abs_cos,
              "null_std": OF.null_std(d), "spread_ratio": one.std / OF.null_std(d),
-             "welch_floor": OF.welch_floor(k, d), "counts": one.counts.tolist()}
+             "welch_floor": OF.welch_floor(k, d), "response_mean": responses.mean,
+             "response_std": responses.std, "response_samples": responses.n,
+             "counts": one.counts.tolist(), "response_counts": responses.counts.tolist()}
         )  # fmt: skip
     return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -13,8 +13,10 @@ import torch
 from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
+from ortho_lightning import functional as OF
 from ortho_lightning.callbacks.monitoring import angles, loggers
 from ortho_lightning.callbacks.monitoring.adapters import Adapter
+from ortho_lightning.callbacks.monitoring.arguments import Kind
 from ortho_lightning.errors import LayerSelectionError
 from ortho_lightning.layers.filters import effective_weight
 from ortho_lightning.layers.selection import select_layers
@@ -22,7 +24,12 @@ from ortho_lightning.layers.selection import select_layers
 if TYPE_CHECKING:
     import numpy as np
 
+    from ortho_lightning import plots
+
 SelectedLayers: TypeAlias = Mapping[str, nn.Module]
+Responses: TypeAlias = Mapping[str, OF.ResponseStatistics]
+
+NOT_MEASURED = OF.response_statistics(torch.empty(0, 2))
 
 
 class Figures:
@@ -33,24 +40,26 @@ class Figures:
     Args:
         name: prefix of the figures' names.
         times: how often, the first and the last included; None: never. 1 is the end only.
+        kinds: of angles that are drawn. Response angles are those that were measured last.
     """
 
-    def __init__(self, name: str, times: int | None) -> None:
+    def __init__(self, name: str, times: int | None, kinds: Sequence[Kind]) -> None:
         self.name = name
         self.times = times
+        self.kinds = kinds
         self._progress = 0.0
         self._drawn_at = -1
         self._pool: ThreadPoolExecutor | None = None
         self._drawings: list[Future[None]] = []
 
-    def start(self, trainer: Any, module: nn.Module, layers: SelectedLayers) -> None:
+    def start(self, trainer: Any, module: nn.Module, layers: SelectedLayers, responses: Responses) -> None:
         """Draw the figures before training."""
         self._progress = _progress(trainer)
         self._drawn_at = -1
         if self.times != 1:
-            self._draw(trainer, module, layers, f"before epoch {trainer.current_epoch + 1}")
+            self._draw(trainer, module, layers, responses, f"before epoch {trainer.current_epoch + 1}")
 
-    def epoch_end(self, trainer: Any, module: nn.Module, layers: SelectedLayers) -> None:
+    def epoch_end(self, trainer: Any, module: nn.Module, layers: SelectedLayers, responses: Responses) -> None:
         """Draw figures, if they are due after this epoch."""
         if self.times is None:
             return
@@ -58,12 +67,12 @@ class Figures:
         # those of the end wait for on_train_end, which comes too when training stops early
         between = self.times - 1
         if math.floor(before * between) < math.floor(self._progress * between) < between:
-            self._draw(trainer, module, layers, f"after epoch {trainer.current_epoch + 1}")
+            self._draw(trainer, module, layers, responses, f"after epoch {trainer.current_epoch + 1}")
 
-    def finish(self, trainer: Any, module: nn.Module, layers: SelectedLayers) -> None:
+    def finish(self, trainer: Any, module: nn.Module, layers: SelectedLayers, responses: Responses) -> None:
         """Draw the last figures and wait for all that is still being drawn."""
         if self._drawn_at != trainer.global_step:
-            self._draw(trainer, module, layers, f"after epoch {trainer.current_epoch}")
+            self._draw(trainer, module, layers, responses, f"after epoch {trainer.current_epoch}")
         for drawing in self._drawings:
             error = drawing.exception()
             if error is not None:
@@ -81,7 +90,7 @@ class Figures:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_pool": None, "_drawings": []}  # a copy draws its own
 
-    def _draw(self, trainer: Any, module: nn.Module, layers: SelectedLayers, when: str) -> None:
+    def _draw(self, trainer: Any, module: nn.Module, layers: SelectedLayers, responses: Responses, when: str) -> None:
         if self.times is None or not trainer.loggers:
             return
         from ortho_lightning import plots  # matplotlib is loaded where something is drawn
@@ -89,20 +98,28 @@ class Figures:
         self._drawn_at = trainer.global_step
         # read on every process, for a sharded weight is gathered by all
         first, weight, of = _first_filters(module, layers)
-        drawn = {}
-        for name, statistics in angles.layer_angles(layers).items():
-            kernel = angles.current_filters(layers[name])
-            if kernel is not None and statistics.pairs > 0:
-                drawn[name] = plots.LayerAngles.of(kernel, statistics)
+        filters = self._filter_angles(layers)
         takers = [adapter for adapter in loggers.adapters(trainer) if adapter.takes_pictures]
         if not takers:
             return
         drawings: dict[str, Callable[[], np.ndarray]] = {}
         if weight is not None:
             drawings[f"filters/{first}"] = partial(plots.filter_picture, weight, f"{first}, {when}", of)
-        for name, found in drawn.items():
-            drawings[f"pairs/{name}"] = partial(plots.layer_picture, found, f"{name}, {when}")
+        for name in filters if "filter" in self.kinds else responses:
+            measured = responses.get(name, NOT_MEASURED) if "response" in self.kinds else None
+            drawings[f"pairs/{name}"] = partial(plots.layer_picture, filters.get(name), f"{name}, {when}", measured)
         self._submit(takers, drawings, loggers.log_step(trainer))
+
+    def _filter_angles(self, layers: SelectedLayers) -> dict[str, plots.LayerAngles]:
+        """Return what is drawn of filter angles, by layer; nothing where only response angles are."""
+        from ortho_lightning import plots
+
+        found = {}
+        for name, statistics in angles.layer_angles(layers).items() if "filter" in self.kinds else ():
+            kernel = angles.current_filters(layers[name])
+            if kernel is not None and statistics.pairs > 0:
+                found[name] = plots.LayerAngles.of(kernel, statistics)
+        return found
 
     def _submit(self, takers: list[Adapter], drawings: Mapping[str, Callable[[], np.ndarray]], step: int) -> None:
         def draw(tag: str, drawing: Callable[[], np.ndarray]) -> None:

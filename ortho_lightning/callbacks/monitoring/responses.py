@@ -108,6 +108,7 @@ def response_row(
         "response_max": None if statistics is None else statistics.max,
         "response_rms_similarity": None if statistics is None else statistics.rms_similarity,
         "response_max_abs_similarity": None if statistics is None else statistics.max_abs_similarity,
+        "response_samples": None if statistics is None else statistics.n,
         "response_sampling_error": None if statistics is None else statistics.sampling_error,
         "response_std_before": None if before is None else before.std,
     }

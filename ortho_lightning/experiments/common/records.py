@@ -34,7 +34,17 @@ class EpochRecord:
 
 @dataclass(frozen=True)
 class LayerRecord:
-    """The angles of one layer after training: the angle report's figures by name, and the histogram's counts."""
+    """The angles of one layer after training.
+
+    Args:
+        name: of the layer.
+        groups: of its filters.
+        k: filters in a group.
+        d: dimension of a filter.
+        values: the angle report's numbers by name.
+        counts: pairs of filters in each bin of filter angles.
+        response_counts: the same of response angles, as they were measured last; empty where they were not.
+    """
 
     name: str
     groups: int
@@ -42,18 +52,22 @@ class LayerRecord:
     d: int
     values: Mapping[str, float | None]
     counts: tuple[int, ...] = ()
+    response_counts: tuple[int, ...] = ()
 
     @classmethod
     def from_json(cls, stored: Json) -> LayerRecord:
         """Read an entry of ``layers``."""
         sizes = {"groups": stored.get("groups", 1), "k": stored.get("k", 0), "d": stored.get("d", 0)}
-        values = {key: value for key, value in stored.items() if key not in ("name", *sizes, "counts")}
-        return cls(name=stored["name"], **sizes, values=values, counts=tuple(stored.get("counts") or ()))
+        histograms = ("counts", "response_counts")
+        values = {key: value for key, value in stored.items() if key not in ("name", *sizes, *histograms)}
+        counts, response_counts = (tuple(stored.get(key) or ()) for key in histograms)
+        return cls(stored["name"], **sizes, values=values, counts=counts, response_counts=response_counts)
 
     def to_json(self) -> dict[str, Any]:
         """Return the entry of ``layers``."""
         sizes = {"groups": self.groups, "k": self.k, "d": self.d}
-        return {"name": self.name, **sizes, **self.values, "counts": list(self.counts)}
+        histograms = {"counts": list(self.counts), "response_counts": list(self.response_counts)}
+        return {"name": self.name, **sizes, **self.values, **histograms}
 
 
 @dataclass(frozen=True)

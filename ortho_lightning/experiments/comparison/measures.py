@@ -50,6 +50,7 @@ LAYER_MEASURES = (
     LayerMeasure("rms_cos"),
     LayerMeasure("response_mean", "response_angle_mean"),
     LayerMeasure("response_std", "response_angle_std"),
+    LayerMeasure("response_samples"),
 )
 OF_LAYERS = {measure.of_run: measure for measure in LAYER_MEASURES if measure.of_run is not None}
 MEASURES = (

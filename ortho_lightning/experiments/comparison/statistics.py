@@ -187,5 +187,13 @@ def _layers(finished: Mapping[str, Mapping[int, RunRecord]]) -> Iterable[LayerSu
 
 def _of_arm(layers: Sequence[LayerRecord]) -> LayerOfArm:
     measures = {one.name: mean(layer.values.get(one.name) for layer in layers) for one in LAYER_MEASURES}
-    bins = zip(*(layer.counts for layer in layers if layer.counts), strict=True)
-    return LayerOfArm(measures, tuple(map(sum, bins)))
+    return LayerOfArm(
+        measures,
+        counts=_added(layer.counts for layer in layers),
+        response_counts=_added(layer.response_counts for layer in layers),
+    )
+
+
+def _added(histograms: Iterable[Sequence[int]]) -> tuple[int, ...]:
+    """Add up the bins of those histograms that are not empty."""
+    return tuple(map(sum, zip(*(counts for counts in histograms if counts), strict=True)))

@@ -98,10 +98,19 @@ class ArmSummary:
 
 @dataclass(frozen=True)
 class LayerOfArm:
-    """One layer in one arm: its measures as means over the seeds, and the pairs in each bin of angles added up."""
+    """One layer in one arm: its measures as means over the seeds, and the pairs in each bin of angles added up.
+
+    ``counts`` are those of filter angles, ``response_counts`` those of response angles, empty where they were not
+    measured.
+    """
 
     measures: Measures
     counts: tuple[int, ...]
+    response_counts: tuple[int, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the arm's entry of the layer."""
+        return {**self.measures, "counts": list(self.counts), "response_counts": list(self.response_counts)}
 
 
 @dataclass(frozen=True)
@@ -118,7 +127,7 @@ class LayerSummary:
 
     def to_json(self) -> dict[str, Any]:
         """Return the layer's entry in ``results.json``."""
-        arms = {arm: {**one.measures, "counts": list(one.counts)} for arm, one in self.arms.items()}
+        arms = {arm: one.to_json() for arm, one in self.arms.items()}
         sizes = {"groups": self.groups, "k": self.k, "d": self.d}
         references = {"welch_floor": self.welch_floor, "null_std": self.null_std}
         return {"name": self.name, **sizes, **references, "arms": arms}

@@ -8,10 +8,11 @@ from ortho_lightning.experiments.comparison.gather import ComparedRuns
 from ortho_lightning.experiments.comparison.measures import failure_of, finite, run_measures
 from ortho_lightning.experiments.comparison.run_folder import RESULTS
 from ortho_lightning.experiments.report import tables
+from ortho_lightning.experiments.report.angles import compared_angles_png
 from ortho_lightning.experiments.report.comparison import Comparison
 from ortho_lightning.experiments.report.markdown import as_markdown, markdown
 from ortho_lightning.experiments.report.page import page
-from ortho_lightning.files import write_csv, write_json, write_text
+from ortho_lightning.files import whole_file, write_csv, write_json, write_text
 
 
 def write_comparison(found: ComparedRuns, target: float | None) -> Comparison:
@@ -31,9 +32,9 @@ def write_comparison(found: ComparedRuns, target: float | None) -> Comparison:
 
 
 def write_report(folder: Path, comparison: Comparison) -> None:
-    """Write ``report.html``, ``report.md`` and ``results.csv`` into ``folder``, each whole or not at all.
+    """Write ``report.html``, ``report.md``, ``results.csv`` and ``angles.png``, each whole or not at all.
 
-    The same comparison gives the same bytes.
+    The same comparison gives the same bytes. Without angles there is no ``angles.png``.
 
     Args:
         folder: made if it does not exist.
@@ -42,6 +43,12 @@ def write_report(folder: Path, comparison: Comparison) -> None:
     write_text(folder / "report.html", page(comparison))
     write_text(folder / "report.md", markdown(comparison))
     write_csv(folder / "results.csv", flat_runs(comparison))
+    figure = compared_angles_png(comparison.summary)
+    if figure is None:
+        (folder / "angles.png").unlink(missing_ok=True)  # that of an earlier report
+    else:
+        with whole_file(folder / "angles.png") as temporary:
+            temporary.write_bytes(figure)
 
 
 def main_table(comparison: Comparison) -> str:

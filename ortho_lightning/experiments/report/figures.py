@@ -1,4 +1,4 @@
-"""The figures of a comparison's report: small vector graphics, each for a light and for a dark page.
+"""Accuracies and curves of a comparison's report: small vector graphics, each for a light and for a dark page.
 
 A figure is as wide as a phone, so that its text is legible there, and the page sets several side by side where there
 is room. Arms differ by colour, by line and by marker.
@@ -6,40 +6,22 @@ is room. Arms differ by colour, by line and by marker.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import matplotlib
-import numpy as np
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ortho_lightning import functional as OF
 from ortho_lightning.experiments.common.records import RunRecord
 from ortho_lightning.experiments.comparison.measures import METRIC, failure_of, finite, run_measures
-from ortho_lightning.experiments.comparison.summary import LayerSummary, Summary
 from ortho_lightning.experiments.report.comparison import Comparison
-from ortho_lightning.experiments.report.style import DARK, LIGHT, Style, Theme, short, styles
-from ortho_lightning.plots import evenly_spaced
+from ortho_lightning.experiments.report.style import Style, Theme, short, styles
+from ortho_lightning.experiments.report.svg import SvgFigure
 
-MOST_LAYERS = 24
 _SIZE = (4.3, 3.0)  # inches; 413 pixels of a page in width
 
 Drawer = Callable[[Axes, Theme], None]
-
-
-@dataclass(frozen=True)
-class SvgFigure:
-    """A figure in SVG for light and dark pages; ``alt`` says what it shows."""
-
-    title: str
-    alt: str
-    light: bytes
-    dark: bytes
 
 
 @dataclass(frozen=True)
@@ -91,46 +73,16 @@ def result_figures(comparison: Comparison) -> Iterator[SvgFigure]:
             )
 
 
-def layer_figures(summary: Summary) -> Iterator[SvgFigure]:
-    """Draw the angles of at most 24 layers, evenly picked, beside those of random directions."""
-    for layer in shown_layers(summary):
-        name = f"{layer.name} ({layer.k} filters in {layer.d} dimensions)"
-        yield _drawn(
-            layer.name,
-            f"Histogram of the angles between the filters of {name}, after the last epoch, by arm, and the density of "
-            "the angles of random directions",
-            _layer_drawer(layer, styles(summary.arm_names, summary.baseline)),
-            left=0.03,
-            top=0.85,
-        )
+def _drawn(title: str, alt: str, draw: Drawer, left: float) -> SvgFigure:
+    """``left`` is where the axes begin, as a share of the figure: a layout engine takes half the time."""
 
-
-def shown_layers(summary: Summary) -> list[LayerSummary]:
-    """Return the layers that get a figure."""
-    filled = [layer for layer in summary.layers if any(sum(one.counts) for one in layer.arms.values())]
-    return [filled[i] for i in evenly_spaced(len(filled), MOST_LAYERS)]
-
-
-def _drawn(title: str, alt: str, draw: Drawer, left: float, top: float = 0.97) -> SvgFigure:
-    """``left`` and ``top`` are where the axes begin, as shares of the figure: a layout engine takes half the time."""
-    box = (left, 0.16, 0.97 - left, top - 0.16)
-    return SvgFigure(title, alt, _svg(draw, LIGHT, box), _svg(draw, DARK, box))
-
-
-def _svg(draw: Drawer, theme: Theme, box: tuple[float, float, float, float]) -> bytes:
-    """The same bytes for the same drawing: no date, and names of parts that do not depend on chance."""
-    colours = dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), theme.text)
-    options: Any = {**colours, "axes.edgecolor": theme.grid, "grid.color": theme.grid, "font.size": 9.0,
-               "svg.hashsalt": "ortho-lightning", "svg.fonttype": "path"}  # fmt: skip
-    with matplotlib.rc_context(options):
-        figure = Figure(figsize=_SIZE)
-        axis = figure.add_axes(box)
+    def draw_figure(figure: Figure, theme: Theme) -> None:
+        axis = figure.add_axes((left, 0.16, 0.97 - left, 0.81))
         axis.set_facecolor("none")
         axis.spines[["top", "right"]].set_visible(False)
         draw(axis, theme)
-        file = io.BytesIO()
-        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
-    return file.getvalue()
+
+    return SvgFigure.drawn(title, alt, draw_figure, _SIZE)
 
 
 def _draw_differences(axis: Axes, theme: Theme, comparison: Comparison) -> None:
@@ -200,39 +152,3 @@ def _curve_drawer(
         axis.set_ylabel(curve.label)
 
     return draw
-
-
-def _layer_drawer(layer: LayerSummary, drawn: Mapping[str, Style]) -> Drawer:
-    def draw(axis: Axes, theme: Theme) -> None:
-        d = layer.d
-        if d >= 2:
-            degrees = torch.linspace(0.5, 179.5, 359, dtype=torch.float64)
-            axis.fill_between(degrees.numpy(), OF.null_density(degrees, d).numpy(), color=theme.grid, alpha=0.7,
-                              linewidth=0)  # fmt: skip
-        deviations = {arm: one.measures["std"] for arm, one in layer.arms.items()}
-        for arm, one in layer.arms.items():
-            counts = _coarser(one.counts, deviations[arm])
-            if counts.sum() > 0:
-                density = counts / counts.sum() * len(counts) / 180
-                axis.stairs(density, np.linspace(0, 180, len(counts) + 1), **drawn[arm].line(theme))
-        widest = max((std for std in deviations.values() if std is not None), default=0.0)
-        reach = min(90.0, max(12.0, 4 * OF.null_std(d), 4 * widest))
-        axis.set_xlim(90 - reach, 90 + reach)
-        axis.set_ylim(bottom=0)
-        axis.set_yticks([])
-        axis.spines["left"].set_visible(False)
-        axis.set_title(f"{short(layer.name, 34)}\n{layer.k} filters, d = {d}", fontsize=9)
-        axis.set_xlabel("angle (degrees)")
-
-    return draw
-
-
-def _coarser(counts: Sequence[int], std: float | None) -> np.ndarray:
-    """Bins joined where there are few pairs, until those within two deviations of the middle hold ten on average."""
-    fine = np.asarray(counts, dtype=np.float64)
-    factors = [factor for factor in (1, 2, 3, 5) if len(fine) % factor == 0 and len(fine)]
-    for factor in factors:
-        width = factor * 180 / len(fine)
-        if std is None or fine.sum() * width / max(4 * std, width) >= 10 or 2 * width > std:
-            return fine.reshape(-1, factor).sum(1)
-    return fine.reshape(-1, factors[-1]).sum(1) if factors else fine

@@ -47,9 +47,8 @@ class History(Callback):
         found = trainer.callback_metrics
         values = {key: found[name].item() if name in found else None for key, name in _METRICS.items()}
         values["penalty"] = None if self._ortho is None or self._ortho.penalty is None else self._ortho.penalty.item()
-        angles = angle_scalars(AngleSnapshot.of(self._ortho, pl_module).angles)
-        if self._ortho is not None and self._ortho.monitor is not None:
-            angles |= response_scalars(self._ortho.monitor.responses)  # of the last step that had them
+        measured = AngleSnapshot.of(self._ortho, pl_module)
+        angles = angle_scalars(measured.angles) | response_scalars(measured.responses)
         values |= {key: angles.get(key) for key in _ANGLES}
         self.epochs.append(EpochRecord(trainer.current_epoch, without_nan(values)))
         if trainer.is_global_zero:

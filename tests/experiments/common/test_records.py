@@ -31,4 +31,5 @@ def test_what_an_earlier_version_did_not_write_is_empty_and_unknown_values_are_k
     layer = {"name": "a", "groups": 1, "k": 4, "d": 9, "mean": 90.0, "response_mean": 88.0, "counts": [1, 5]}
     (read,) = RunRecord.from_json({**stored, "layers": [layer]}).layers
     assert read.values == {"mean": 90.0, "response_mean": 88.0}
-    assert read.to_json() == layer
+    assert read.response_counts == ()
+    assert read.to_json() == {**layer, "response_counts": []}

@@ -320,8 +320,10 @@ def test_the_layer_table_averages_seeds_and_adds_counts():
     own = [one["layers"][0] for one in runs if one["regularizer"] == "lsh"]
     shown = layers[0]["arms"]["lsh"]
     assert shown["spread_ratio"] == pytest.approx((own[0]["spread_ratio"] + own[1]["spread_ratio"]) / 2)
-    assert shown["counts"] == [a + b for a, b in zip(own[0]["counts"], own[1]["counts"], strict=True)]
-    assert sum(shown["counts"]) == 2 * 12 * 11 // 2
+    for kind in ("counts", "response_counts"):
+        assert shown[kind] == [a + b for a, b in zip(own[0][kind], own[1][kind], strict=True)]
+        assert sum(shown[kind]) == 2 * 12 * 11 // 2
+    assert shown["response_samples"] == own[0]["response_samples"]
 
 
 def test_arms_that_start_otherwise_are_named():

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from ortho_lightning.experiments.comparison.step_costs import StepCost
+from ortho_lightning.experiments.report.angles import MOST_LAYERS, shown_layers
 from ortho_lightning.experiments.report.documents import flat_runs, main_table, write_report
-from ortho_lightning.experiments.report.figures import MOST_LAYERS, _coarser, shown_layers
+from ortho_lightning.experiments.report.panels import coarser
 from ortho_lightning.experiments.report.style import short, styles
 from ortho_lightning.experiments.report.tables import all_tables
 from tests.experiments.synthetic import ARMS, comparison, full, run, scores
@@ -91,7 +92,7 @@ def markdown_tables(text):
 
 def test_every_figure_is_one_in_light_and_in_dark(page):
     pairs = list(zip(page.of("img"), page.of("source"), strict=True))
-    assert len(pairs) == 4 + 7  # differences, three curves, seven layers
+    assert len(pairs) == 1 + 4 + 7  # angles side by side, differences, three curves, seven layers
     for image, source in pairs:
         assert image["alt"]
         assert source["media"] == "(prefers-color-scheme: dark)"
@@ -181,7 +182,7 @@ def test_content_cannot_become_markup(tmp_path):
 def test_the_same_content_gives_the_same_bytes(content, folder, tmp_path):
     write_report(tmp_path, content)
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"report.html", "report.md", "results.csv"}
+    assert names == {"report.html", "report.md", "results.csv", "angles.png"}
     for name in names:
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
 
@@ -225,7 +226,7 @@ def test_of_many_layers_some_are_drawn_and_all_are_in_the_table(tmp_path):
     page, _ = written(content, tmp_path)
     shown = shown_layers(content.summary)
     assert len(shown) == MOST_LAYERS
-    assert len(page.of("img")) == MOST_LAYERS + 1  # and the difference; there are no curves
+    assert len(page.of("img")) == MOST_LAYERS + 2  # side by side, and the difference; there are no curves
     assert "24 of 30 layers, evenly spaced, are shown" in " ".join(" ".join(page.texts).split())
     assert len(page.tables["layers"]) == 1 + 2 * 30
 
@@ -239,13 +240,13 @@ def test_arms_differ_in_more_than_colour():
 def test_bins_are_joined_only_where_pairs_are_few():
     many = np.zeros(90, dtype=int)
     many[40:50] = 1000
-    assert len(_coarser(many.tolist(), 6.0)) == 90
+    assert len(coarser(many.tolist(), 6.0)) == 90
     few = np.zeros(90, dtype=int)
     few[30:60] = 1
-    joined = _coarser(few.tolist(), 17.0)
+    joined = coarser(few.tolist(), 17.0)
     assert len(joined) == 18
     assert joined.sum() == 30
-    assert len(_coarser(few.tolist(), 1.0)) == 90  # not wider than what is to be seen
+    assert len(coarser(few.tolist(), 1.0)) == 90  # not wider than what is to be seen
 
 
 def test_long_names_are_shortened_at_their_middle():
