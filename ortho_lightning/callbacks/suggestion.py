@@ -54,8 +54,8 @@ def suggest_weight(
         layers: likewise.
         exclude: likewise.
         batches: to measure in, 1 or more.
-        steps: to train before, 0 or more. The ratio falls while a network trains: for LSH on the small CNN (CIFAR-10, 500
-            steps, weight 1) from 8.3 at first to 2.2 after 50 steps, 0.44 after 200 and 0.27 after 400.
+        steps: to train before, 0 or more. The ratio falls while a network trains: for LSH on the small CNN (CIFAR-10,
+            500 steps, weight 1) from 8.3 at first to 2.2 after 50 steps, 0.44 after 200 and 0.27 after 400.
         **trainer_options: for the Trainer, such as ``precision="bf16-mixed"`` or ``accelerator="cpu"``; it runs on one
             device. ``max_epochs`` is for a learning-rate schedule that depends on the length of the training.
 
