@@ -35,7 +35,8 @@ class OrthogonalityCallback(LightningCallback):
     also by an exception.
 
     A run of a layer counts if it happens inside ``training_step``, with gradients enabled, while the layer's weight
-    requires a gradient. A step is one training batch after which an optimizer stepped: the micro-batches of an
+    requires a gradient, and if the loss depends on it; a penalty on outputs leaves out runs inside of a transform of
+    ``torch.func``. A step is one training batch after which an optimizer stepped: the micro-batches of an
     accumulation window share their schedule, interval and sampled positions. The learning-rate and batch-size finders
     run without callbacks, so they see the task loss only.
 

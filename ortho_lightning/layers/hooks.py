@@ -43,6 +43,11 @@ def _find_idle_hook() -> Any:
     return idle_hook
 
 
+def in_transform() -> bool:
+    """Return whether a transform of ``torch.func`` runs, such as vmap; its tensors mean nothing outside of it."""
+    return torch._C._are_functorch_transforms_active()  # what torch.autograd.Function itself asks
+
+
 def in_backward() -> bool:
     """Return whether a backward pass is running, as in the recomputation of activation checkpointing."""
     return torch._C._current_graph_task_id() != -1  # what torch.utils.checkpoint itself asks

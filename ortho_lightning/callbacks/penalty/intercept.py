@@ -28,13 +28,8 @@ class Participant(Protocol):
     def recording(self, module: Any) -> AbstractContextManager[None]:
         """Return the context in which ``training_step`` runs."""
 
-    def weighted_penalty(self, loss: Tensor, whole_step: bool) -> Tensor | None:
-        """Return what to add to the loss.
-
-        Args:
-            loss: of the task, without any penalty.
-            whole_step: every run of the step counts; otherwise those in the loss's graph.
-        """
+    def weighted_penalty(self, loss: Tensor) -> Tensor | None:
+        """Return what to add to the task's loss, of the runs that it depends on."""
 
     def step_ran(self, module: Any) -> None:
         """Called after ``training_step``."""
@@ -122,22 +117,22 @@ class Interception:
 
     def manual_backward(self, call: Callable[..., Any], loss: Tensor, *args: Any, **kwargs: Any) -> Any:
         """Run ``manual_backward`` with the penalties of the runs that its loss depends on."""
-        return call(self._joined(loss, whole_step=False), *args, **kwargs)
+        return call(self._joined(loss), *args, **kwargs)
 
     def _joined_output(self, output: Any) -> Any:
         if isinstance(output, Tensor):
-            return self._joined(output, whole_step=True)
+            return self._joined(output)
         if isinstance(output, Mapping) and isinstance(output.get("loss"), Tensor):
             joined: Any = copy.copy(output)
-            joined["loss"] = self._joined(output["loss"], whole_step=True)
+            joined["loss"] = self._joined(output["loss"])
             return joined
         return output  # None: the step is skipped; Lightning says what is wrong with anything else
 
-    def _joined(self, loss: Tensor, whole_step: bool) -> Tensor:
+    def _joined(self, loss: Tensor) -> Tensor:
         self.task_loss = loss.detach()
         joined = loss
         for participant in self._serving:
-            penalty = participant.weighted_penalty(loss, whole_step)
+            penalty = participant.weighted_penalty(loss)
             if penalty is not None:
                 joined = joined + penalty
         return joined
