@@ -131,6 +131,9 @@ class _Probe(LightningCallback):
     def step_ran(self, module: Any) -> None:
         self._recorder.discard()
 
+    def detach(self) -> None:
+        self._recorder.close()
+
 
 def _copy(module: Any) -> Any:
     trainer, module._trainer = module._trainer, None  # a Trainer that was used holds data and loggers

@@ -135,6 +135,7 @@ def test_a_run_is_found_in_the_graph_behind_views_and_tuples(package, manual, ki
             self.optimizers().zero_grad()
             self.manual_backward(loss)
             self.optimizers().step()
+            return None
 
     callback = OrthogonalityCallback(regularizer, weight=0.1)
     make_trainer(callback, package, max_steps=2).fit(Model())

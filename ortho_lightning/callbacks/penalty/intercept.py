@@ -1,7 +1,8 @@
-"""Interception of ``training_step`` and ``manual_backward`` while ``fit`` runs.
+"""Interception of ``training_step`` and ``manual_backward`` while ``fit`` runs, and of ``teardown``, which ends it.
 
-Both are replaced on the instance (Lightning looks them up there, inside DDP's forward). Several callbacks share one
-replacement, so that they can come and go in any order, and each sees the task's loss before any penalty.
+They are replaced on the instance (Lightning looks them up there, inside DDP's forward). ``teardown`` also tells the
+callbacks that were taken out of the Trainer's list in the middle of the fit. Several callbacks share one replacement,
+so that they can come and go in any order, and each sees the task's loss before any penalty.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-_METHODS = ("training_step", "manual_backward")
+_METHODS = ("training_step", "manual_backward", "teardown")
 
 
 class Participant(Protocol):
@@ -33,6 +34,9 @@ class Participant(Protocol):
 
     def step_ran(self, module: Any) -> None:
         """Called after ``training_step``."""
+
+    def detach(self) -> None:
+        """Called at the end of ``fit``, if the participant is still there: leave the module as it was."""
 
 
 def attach(module: nn.Module, participant: Participant) -> None:
@@ -65,7 +69,7 @@ def _interception_of(module: nn.Module) -> Interception | None:
 
 
 class Interception:
-    """The two methods of one module, with the callbacks that take part in its training steps."""
+    """The methods of one module, with the callbacks that take part in its training steps."""
 
     def __init__(self, module: nn.Module) -> None:
         self.participants: list[Participant] = []
@@ -118,6 +122,12 @@ class Interception:
     def manual_backward(self, call: Callable[..., Any], loss: Tensor, *args: Any, **kwargs: Any) -> Any:
         """Run ``manual_backward`` with the penalties of the runs that its loss depends on."""
         return call(self._joined(loss), *args, **kwargs)
+
+    def teardown(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Let the participants that were not told of the end of ``fit`` leave."""
+        for participant in list(self.participants):
+            participant.detach()
+        return call(*args, **kwargs)
 
     def _joined_output(self, output: Any) -> Any:
         if isinstance(output, Tensor):
