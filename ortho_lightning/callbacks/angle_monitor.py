@@ -81,6 +81,7 @@ class AngleMonitor(LightningCallback):
         self._module: nn.Module | None = None
         self._steps = StepCounter()
         self._figures = Figures(name, figures, self.kinds)
+        self._began = False
 
     # ------------------------------------------------------------------------------------------------------ state
 
@@ -104,6 +105,7 @@ class AngleMonitor(LightningCallback):
         self._layers = select_layers(pl_module, self.layers, self.exclude)
         self._steps.begin_fit()
         self._responses = ResponseMonitor(self._layers, MAX_SAMPLES) if "response" in self.kinds else None
+        self._began = True
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Log what the layers are, and their angles before training."""
@@ -117,6 +119,9 @@ class AngleMonitor(LightningCallback):
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Sample the layers' outputs, if they are due."""
+        if not self._began:  # it was added to the Trainer's list in the middle of fit
+            self.on_fit_start(trainer, pl_module)
+            self.on_train_start(trainer, pl_module)
         self.begin_batch(trainer, pl_module, shared=False)
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
@@ -149,6 +154,7 @@ class AngleMonitor(LightningCallback):
 
     def close(self) -> None:
         """Stop drawing and sampling; safe to call twice."""
+        self._began = False
         if self._responses is not None:
             self._responses.close()
         self._figures.close()

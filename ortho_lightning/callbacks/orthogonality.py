@@ -35,7 +35,8 @@ class OrthogonalityCallback(LightningCallback):
     also by an exception.
 
     A run of a layer counts if it happens inside ``training_step``, with gradients enabled, while the layer's weight
-    requires a gradient. A step is one training batch after which an optimizer stepped: the micro-batches of an
+    requires a gradient, and if the loss depends on it; a penalty on outputs leaves out runs inside of a transform of
+    ``torch.func``. A step is one training batch after which an optimizer stepped: the micro-batches of an
     accumulation window share their schedule, interval and sampled positions. The learning-rate and batch-size finders
     run without callbacks, so they see the task loss only.
 
@@ -109,6 +110,7 @@ class OrthogonalityCallback(LightningCallback):
         self._weight = PenaltyWeight(weight)
         self._layers: dict[str, nn.Module] = {}
         self._term: PenaltyTerm | None = None
+        self._began = False
 
     @property
     def penalty(self) -> Tensor | None:
@@ -153,6 +155,7 @@ class OrthogonalityCallback(LightningCallback):
             self._term.attach(trainer, pl_module)
         if self.monitor is not None:
             self.monitor.on_fit_start(trainer, pl_module)
+        self._began = True
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Check the schedule, and begin to log."""
@@ -167,6 +170,9 @@ class OrthogonalityCallback(LightningCallback):
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Take part in the steps of this batch."""
+        if not self._began:  # it was added to the Trainer's list in the middle of fit
+            self.on_fit_start(trainer, pl_module)
+            self.on_train_start(trainer, pl_module)
         shared = self._term is not None and self._term.samples_outputs
         take = None if self.monitor is None else self.monitor.begin_batch(trainer, pl_module, shared)
         if self._term is not None:
@@ -226,6 +232,7 @@ class OrthogonalityCallback(LightningCallback):
         self._restore()
 
     def _restore(self) -> None:
+        self._began = False
         if self._term is not None:
             self._term.detach()
         if self.monitor is not None:

@@ -133,11 +133,11 @@ class _Probe(LightningCallback):
     def recording(self, module: Any) -> contextlib.AbstractContextManager[None]:
         return self._recorder.record(seed=self._recorder.steps)
 
-    def weighted_penalty(self, loss: Tensor, whole_step: bool) -> None:
+    def weighted_penalty(self, loss: Tensor) -> None:
         step = self._recorder.steps
         if step <= self._before:
             return
-        views = self._step_penalty.views(self._recorder.take(None if whole_step else loss))
+        views = self._step_penalty.views(self._recorder.take(loss))
         penalties = self._step_penalty.total(views, loss.device)
         total = None if penalties is None else penalties.total
         found = self._gradient_ratio.measure(total, loss, step, loss_scale(self._trainer))
@@ -149,6 +149,9 @@ class _Probe(LightningCallback):
         self.measured = max(self._recorder.steps - self._before, 0)
         if self.measured == self._batches:
             module.trainer.should_stop = True
+
+    def detach(self) -> None:
+        self._recorder.close()
 
 
 def _copy(module: Any) -> Any:

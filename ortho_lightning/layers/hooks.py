@@ -16,7 +16,8 @@ class ForwardHook:
 
     A deep copy of the module, such as the teacher of an exponential moving average, and its pickle get
     :func:`idle_hook` instead: what the hook belongs to is not theirs. A run for ``torch.export`` or ``torch.jit.trace``
-    is none of the model's own, and passes the hook by. ``torch.jit.script`` wants hooks in TorchScript: script a copy.
+    is none of the model's own, and passes the hook by. ``torch.jit.script`` reads hooks as TorchScript, also those of a
+    copy, so it works between batches only, when the hooks are not there.
     """
 
     def __init__(self, call: Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any], Any]) -> None:
@@ -41,6 +42,11 @@ def idle_hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
 
 def _find_idle_hook() -> Any:
     return idle_hook
+
+
+def in_transform() -> bool:
+    """Return whether a transform of ``torch.func`` runs, such as vmap; its tensors mean nothing outside of it."""
+    return torch._C._are_functorch_transforms_active()  # what torch.autograd.Function itself asks
 
 
 def in_backward() -> bool:

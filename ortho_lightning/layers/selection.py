@@ -54,7 +54,11 @@ def select_layers(
 
 def named_modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
     """Return the modules of a model by name, without the prefix of torch.compile, which is not part of a name."""
-    return [(name.replace("_orig_mod.", ""), module) for name, module in model.named_modules()]
+    return [(_without_prefix(name), module) for name, module in model.named_modules()]
+
+
+def _without_prefix(name: str) -> str:
+    return ".".join(part for part in name.split(".") if part != "_orig_mod")
 
 
 def check_selection(option: str, selection: Layers) -> list[str]:

@@ -107,5 +107,5 @@ def kept_logger(package, folder):
 
 
 def assert_untouched(module):
-    assert not {"training_step", "manual_backward"} & set(module.__dict__)
+    assert not {"training_step", "manual_backward", "teardown"} & set(module.__dict__)
     assert all(not part._forward_hooks for part in module.modules())

@@ -13,7 +13,7 @@ from torch.utils.hooks import RemovableHandle
 from ortho_lightning import functional as OF
 from ortho_lightning.callbacks.monitoring.angles import WIDEST_LOGGED
 from ortho_lightning.layers import sampling
-from ortho_lightning.layers.hooks import ForwardHook, in_backward
+from ortho_lightning.layers.hooks import ForwardHook, in_backward, in_transform
 from ortho_lightning.random import mix, number
 
 
@@ -70,7 +70,9 @@ class ResponseMonitor:
 
     def _hook(self, name: str) -> ForwardHook:
         def ran(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-            if name not in self._outputs and not in_backward() and sampling.covers_all_filters(module, output):
+            if name in self._outputs or in_backward() or in_transform():
+                return
+            if sampling.covers_all_filters(module, output):
                 with torch.no_grad():
                     samples = sampling.sample_outputs(module, output, self._max_samples, mix(self._seed, number(name)))
                     self.take({name: sampling.as_samples(module, samples)})

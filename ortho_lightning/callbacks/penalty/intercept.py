@@ -1,7 +1,8 @@
-"""Interception of ``training_step`` and ``manual_backward`` while ``fit`` runs.
+"""Interception of ``training_step`` and ``manual_backward`` while ``fit`` runs, and of ``teardown``, which ends it.
 
-Both are replaced on the instance (Lightning looks them up there, inside DDP's forward). Several callbacks share one
-replacement, so that they can come and go in any order, and each sees the task's loss before any penalty.
+They are replaced on the instance (Lightning looks them up there, inside DDP's forward). ``teardown`` also tells the
+callbacks that were taken out of the Trainer's list in the middle of the fit. Several callbacks share one replacement,
+so that they can come and go in any order, and each sees the task's loss before any penalty.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-_METHODS = ("training_step", "manual_backward")
+_METHODS = ("training_step", "manual_backward", "teardown")
 
 
 class Participant(Protocol):
@@ -28,16 +29,14 @@ class Participant(Protocol):
     def recording(self, module: Any) -> AbstractContextManager[None]:
         """Return the context in which ``training_step`` runs."""
 
-    def weighted_penalty(self, loss: Tensor, whole_step: bool) -> Tensor | None:
-        """Return what to add to the loss.
-
-        Args:
-            loss: of the task, without any penalty.
-            whole_step: every run of the step counts; otherwise those in the loss's graph.
-        """
+    def weighted_penalty(self, loss: Tensor) -> Tensor | None:
+        """Return what to add to the task's loss, of the runs that it depends on."""
 
     def step_ran(self, module: Any) -> None:
         """Called after ``training_step``."""
+
+    def detach(self) -> None:
+        """Called at the end of ``fit``, if the participant is still there: leave the module as it was."""
 
 
 def attach(module: nn.Module, participant: Participant) -> None:
@@ -70,7 +69,7 @@ def _interception_of(module: nn.Module) -> Interception | None:
 
 
 class Interception:
-    """The two methods of one module, with the callbacks that take part in its training steps."""
+    """The methods of one module, with the callbacks that take part in its training steps."""
 
     def __init__(self, module: nn.Module) -> None:
         self.participants: list[Participant] = []
@@ -122,22 +121,28 @@ class Interception:
 
     def manual_backward(self, call: Callable[..., Any], loss: Tensor, *args: Any, **kwargs: Any) -> Any:
         """Run ``manual_backward`` with the penalties of the runs that its loss depends on."""
-        return call(self._joined(loss, whole_step=False), *args, **kwargs)
+        return call(self._joined(loss), *args, **kwargs)
+
+    def teardown(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Let the participants that were not told of the end of ``fit`` leave."""
+        for participant in list(self.participants):
+            participant.detach()
+        return call(*args, **kwargs)
 
     def _joined_output(self, output: Any) -> Any:
         if isinstance(output, Tensor):
-            return self._joined(output, whole_step=True)
+            return self._joined(output)
         if isinstance(output, Mapping) and isinstance(output.get("loss"), Tensor):
             joined: Any = copy.copy(output)
-            joined["loss"] = self._joined(output["loss"], whole_step=True)
+            joined["loss"] = self._joined(output["loss"])
             return joined
         return output  # None: the step is skipped; Lightning says what is wrong with anything else
 
-    def _joined(self, loss: Tensor, whole_step: bool) -> Tensor:
+    def _joined(self, loss: Tensor) -> Tensor:
         self.task_loss = loss.detach()
         joined = loss
         for participant in self._serving:
-            penalty = participant.weighted_penalty(loss, whole_step)
+            penalty = participant.weighted_penalty(loss)
             if penalty is not None:
                 joined = joined + penalty
         return joined

@@ -15,7 +15,7 @@ from torch.utils.hooks import RemovableHandle
 from ortho_lightning.errors import UnsupportedLayerError
 from ortho_lightning.layers import sampling
 from ortho_lightning.layers.filters import layer_filters, trains, weight_of_run
-from ortho_lightning.layers.hooks import ForwardHook, in_backward
+from ortho_lightning.layers.hooks import ForwardHook, in_backward, in_transform
 from ortho_lightning.layers.sampling import SampledInputs, Sampling
 from ortho_lightning.random import mix, number
 from ortho_lightning.regularizers import LayerView
@@ -31,7 +31,7 @@ class Run:
     name: str
     module: nn.Module
     node: Any
-    """The node of the graph at which the run's output stands: its ``grad_fn``."""
+    """A node of the run in the graph of every loss that depends on its output; None where that is not known."""
     weight: Tensor | None
     """The weight of this run, where a later run would replace it."""
     outputs: Outputs | None
@@ -112,18 +112,15 @@ class LayerRecorder:
             if not self._without_gradient:
                 self.settle()
 
-    def take(self, loss: Tensor | None = None) -> list[Run]:
-        """Return the recorded runs, in order; each is returned once.
+    def take(self, loss: Tensor) -> list[Run]:
+        """Return the recorded runs in the loss's graph, in order; each is returned once.
 
-        Args:
-            loss: only the runs in this loss's graph, leaving the others for the losses that they belong to; None: all.
+        The others are left for the losses that they belong to, or belong to none: the graph of a run for an adversarial
+        example or a saliency map is used up by a backward of its own. A run without a node counts with the first loss.
         """
-        if loss is None:
-            taken, self._runs = self._runs, []
-            return taken
-        nodes = _graph(loss)
-        taken = [run for run in self._runs if run.node in nodes]
-        self._runs = [run for run in self._runs if run.node not in nodes]
+        nodes = _graph(loss) if self._runs else set()
+        taken = [run for run in self._runs if run.node is None or run.node in nodes]
+        self._runs = [run for run in self._runs if not (run.node is None or run.node in nodes)]
         return taken
 
     @property
@@ -172,6 +169,8 @@ class LayerRecorder:
             return output
         if not self.open:
             return output
+        if self.sampling is not None and in_transform():
+            return output
         self.seen.add(name)
         if not trains(module):
             return output
@@ -183,7 +182,7 @@ class LayerRecorder:
         outputs = None
         if self.sampling is not None:
             output, outputs = sample(name, module, args, kwargs, output, self.sampling, seed)
-        self._runs.append(Run(name, module, getattr(output, "grad_fn", None), weight_of_run(module), outputs, seed))
+        self._runs.append(Run(name, module, _node(output), weight_of_run(module), outputs, seed))
         return output
 
     def _recognize_reentrant_checkpointing(self, name: str) -> None:
@@ -219,6 +218,20 @@ def sample(
         x = args[0] if args else kwargs["input"]
         return output, sampling.sample_inputs(module, x, output, options.max_samples, seed)
     return sampling.tap(module, output, options.max_samples, seed)
+
+
+def _node(output: Any) -> Any:
+    if in_transform():  # its nodes are those of the transform's own graph
+        return None
+    if isinstance(output, Mapping):
+        output = list(output.values())
+    if isinstance(output, list | tuple):
+        return next((node for node in map(_node, output) if node is not None), None)
+    if not isinstance(output, Tensor):
+        return None
+    if output._base is not None and output._base.grad_fn is not None:
+        return output._base.grad_fn  # a change in place gives a view another node, and keeps that of its base
+    return output.grad_fn
 
 
 def _graph(loss: Tensor) -> set[Any]:

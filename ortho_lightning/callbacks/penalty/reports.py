@@ -26,6 +26,14 @@ class Reports:
             "loss.backward(), on losses that depend on the layers.",
         )
 
+    def independent_loss(self) -> None:
+        """Warn that the loss of a step does not depend on the layers, although they ran."""
+        self.once(
+            "independent",
+            "the loss that training_step returned depends on no run of its layers, so nothing was added to it. A run "
+            "whose output is detached does not count: choose the layers that the loss trains with layers=.",
+        )
+
     def missing_steps(self, batches: int) -> None:
         """Warn that no optimizer step was seen under manual optimization."""
         self.once(
@@ -40,8 +48,8 @@ class Reports:
             "silent",
             f"no forward of {', '.join(map(repr, names))} was seen in {steps} training steps, so nothing "
             "is added for them. Some modules use a layer's weight without calling the layer (MultiheadAttention "
-            "does with out_proj), and code compiled before fit hides its layers: leave such layers out with "
-            "exclude=, or compile after the Trainer has started.",
+            "does with out_proj), code compiled before fit hides its layers, and a penalty on outputs passes over runs "
+            "inside of torch.func: leave such layers out with exclude=, or compile after the Trainer has started.",
         )
 
     def no_weight(self, weight: str) -> None:

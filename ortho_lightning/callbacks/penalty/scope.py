@@ -12,12 +12,14 @@ class FitScope:
     Learning-rate and batch-size finders that run inside of a fit put other callbacks in the place of all that there
     are for their trials: the callback hears of no batch then, or, if the trial runs within a batch, of those that were
     there when the batch began none is left. Membership in the list is not asked for, since another callback may
-    forward its hooks to this one, and the list may be edited while the batch runs.
+    forward its hooks to this one, and the list may be edited while the batch runs. A callback that is taken out of the
+    list within a batch hears of no end: the next batch is not its own, which the Trainer's count of batches tells.
     """
 
     def __init__(self) -> None:
         self._trainer: Any = None
         self._batch_callbacks: list[Any] = []  # those of the list when the batch began
+        self._batch = -1
 
     def enter(self, trainer: Any) -> None:
         """Begin the fit of ``trainer``."""
@@ -32,6 +34,7 @@ class FitScope:
     def begin_batch(self, trainer: Any) -> None:
         """Begin a batch of the fit."""
         self._batch_callbacks = list(trainer.callbacks) if trainer is self._trainer else []
+        self._batch = trainer.fit_loop.total_batch_idx
 
     def end_batch(self) -> None:
         """End the batch."""
@@ -44,6 +47,6 @@ class FitScope:
 
     def serves(self, trainer: Any) -> bool:
         """Return whether a training step that ``trainer`` runs now belongs to the callback's fit."""
-        if trainer is None or trainer is not self._trainer:
+        if trainer is None or trainer is not self._trainer or trainer.fit_loop.total_batch_idx != self._batch:
             return False
         return any(now is before for now in trainer.callbacks for before in self._batch_callbacks)

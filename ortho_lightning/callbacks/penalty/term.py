@@ -144,18 +144,19 @@ class PenaltyTerm:
         self._keep_hooks_of_compiled(module)  # another callback may have compiled it since
         return self.recorder.record(seed=mix(self._steps.step, module.trainer.global_rank))
 
-    def weighted_penalty(self, loss: Tensor, whole_step: bool) -> Tensor | None:
-        """Return the penalty of the recorded runs as it joins the loss; None if nothing does."""
+    def weighted_penalty(self, loss: Tensor) -> Tensor | None:
+        """Return the penalty of the runs in the loss's graph as it joins the loss; None if nothing does."""
         if not self._is_due:
             return None
         step, scheduled = self._steps.step, self._schedule_factor()
         joins = scheduled > 0 and not self._weight.is_zero
         with torch.set_grad_enabled(joins):
-            views = self._step_penalty.views(self.recorder.take(None if whole_step else loss))
+            views = self._step_penalty.views(self.recorder.take(loss))
             penalties = self._step_penalty.total(views, loss.device)
         if joins:
             self._measure_gradients(penalties, loss, scheduled)
         if penalties is None:
+            self._watch_independence()
             return None
         weight = scheduled * (self._weight.value or 0.0)
         if self._scalars.wants_diagnostics(step):
@@ -208,6 +209,10 @@ class PenaltyTerm:
     def samples_outputs(self) -> bool:
         """Whether the step at hand samples outputs for its penalty."""
         return self._options.regularizer.sampling is not None and self._is_due
+
+    def _watch_independence(self) -> None:
+        if self.recorder.pending and self._module is not None and self._module.automatic_optimization:
+            self._reports.independent_loss()
 
     def _show_outputs(self, views: Mapping[str, Sequence[LayerView]]) -> None:
         if self._observer is not None:
