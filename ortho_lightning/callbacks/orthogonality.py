@@ -36,9 +36,8 @@ class OrthogonalityCallback(LightningCallback):
 
     A run of a layer counts if it happens inside ``training_step``, with gradients enabled, while the layer's weight
     requires a gradient, and if the loss depends on it; a penalty on outputs leaves out runs inside of a transform of
-    ``torch.func``. A step is one training batch after which an optimizer stepped: the micro-batches of an
-    accumulation window share their schedule, interval and sampled positions. The learning-rate and batch-size finders
-    run without callbacks, so they see the task loss only.
+    ``torch.func``. A step is one training batch after which an optimizer stepped: the micro-batches of an accumulation
+    window share their schedule, interval and sampled positions. Learning-rate and batch-size finders see the task only.
 
     Args:
         regularizer: a :class:`~ortho_lightning.regularizers.Regularizer`; None: measure angles only, change nothing.
@@ -199,7 +198,7 @@ class OrthogonalityCallback(LightningCallback):
         if self._term is not None:
             dashboard.log_step(trainer, self.name, self._term.take_gradient_ratios())
             if step % (self.log_every_n_steps or _MANY) == 0:
-                self._watch_collapse(fresh=bool(found))
+                self._term.watch_collapse(self.monitor, fresh=bool(found))
             if self._term.recorder.steps == (self.log_every_n_steps or _MANY):
                 self._term.report_silent_layers()
 
@@ -216,8 +215,8 @@ class OrthogonalityCallback(LightningCallback):
         dashboard.log_step(trainer, self.name, scalars, step)
         if self.monitor is not None:
             self.monitor.on_train_end(trainer, pl_module)
-        if self._steps.step > 0:
-            self._watch_collapse(fresh=self.monitor is not None)
+        if self._term is not None and self._steps.step > 0:
+            self._term.watch_collapse(self.monitor, fresh=True)
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         """Put back what was replaced."""
@@ -237,12 +236,6 @@ class OrthogonalityCallback(LightningCallback):
             self._term.detach()
         if self.monitor is not None:
             self.monitor.close()
-
-    def _watch_collapse(self, fresh: bool) -> None:
-        if self._term is not None:
-            measured = self.monitor.measured if fresh and self.monitor is not None else {}
-            responses = {} if self.monitor is None else self.monitor.responses
-            self._term.watch_collapse(measured or angles.layer_angles(self._layers), responses)
 
     def angle_report(self, module: nn.Module | None = None) -> list[dict[str, Any]]:
         """Return the angles of each selected layer as they are now; see :meth:`AngleMonitor.angle_report`."""

@@ -11,6 +11,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from ortho_lightning.callbacks.angle_monitor import AngleMonitor
+from ortho_lightning.callbacks.monitoring.angles import layer_angles
 from ortho_lightning.callbacks.monitoring.steps import StepCounter
 from ortho_lightning.callbacks.penalty import compatibility, intercept
 from ortho_lightning.callbacks.penalty.arguments import schedule_factor
@@ -23,7 +25,6 @@ from ortho_lightning.callbacks.penalty.scalars import Joined, PenaltyScalars
 from ortho_lightning.callbacks.penalty.scope import FitScope
 from ortho_lightning.callbacks.penalty.step_penalty import Penalties, StepPenalty
 from ortho_lightning.callbacks.penalty.weight import Measurements, PenaltyWeight
-from ortho_lightning.functional import AngleStatistics, ResponseStatistics
 from ortho_lightning.random import mix
 from ortho_lightning.regularizers import LayerView, Regularizer
 
@@ -195,10 +196,15 @@ class PenaltyTerm:
         if silent and self.recorder.steps > 0:
             self._reports.silent_layers(silent, self.recorder.steps)
 
-    def watch_collapse(
-        self, filters: Mapping[str, AngleStatistics], responses: Mapping[str, ResponseStatistics]
-    ) -> None:
-        """Warn if the filters or their responses fall together, given the angles of both kinds by layer."""
+    def watch_collapse(self, monitor: AngleMonitor | None, fresh: bool) -> None:
+        """Warn if the filters or their responses fall together.
+
+        Args:
+            monitor: has measured responses, and perhaps filters; None: filters are measured here.
+            fresh: the monitor's last measurement is of now.
+        """
+        filters = (monitor.measured if monitor is not None and fresh else {}) or layer_angles(self._layers)
+        responses = {} if monitor is None else monitor.responses
         cosines = [found.rms_cos for found in filters.values()]
         similarities = [found.rms_similarity for found in responses.values()]
         message = self._collapse.check({"filter": cosines, "response": similarities})
