@@ -142,7 +142,6 @@ class OrthogonalityCallback(LightningCallback):
         gradients = self._weight.measures or self.log_gradient_ratio_every_n_steps is not None
         compatibility.check_strategy(trainer, gradients)
         outputs = self.regularizer is not None and self.regularizer.sampling is not None
-        self._moved: Kind = "response" if outputs else "filter"
         self._layers = select_layers(pl_module, self.layers, self.exclude, outputs=outputs)
         self._steps.begin_fit()
         self._reports = Reports(self.name)
@@ -194,7 +193,8 @@ class OrthogonalityCallback(LightningCallback):
             return
         losses = loss_parts(trainer, pl_module, outputs, joined)
         own = self._scalars.end_step(step, loggers.log_step(trainer), joined, losses)
-        dashboard.log_step(trainer, self.name, {**found, **own}, moved=self._moved)
+        moved: Kind = "filter" if self._term is None else self._term.moves
+        dashboard.log_step(trainer, self.name, {**found, **own}, moved=moved)
         if self._term is not None:
             dashboard.log_step(trainer, self.name, self._term.take_gradient_ratios())
             if step % (self.log_every_n_steps or _MANY) == 0:

@@ -95,7 +95,7 @@ class ByHand:
             shape = (1, -1, 1, 1) if isinstance(layer, nn.Conv2d) else (-1,)
             outputs = outputs - layer.bias.view(shape)
         channels_last = outputs.movedim(1, -1) if isinstance(layer, nn.Conv2d) else outputs
-        return OF.lsh_penalty(channels_last.flatten(0, -2))
+        return OF.lsh_penalty(channels_last.flatten(0, -2), lambda1=0.0)
 
 
 def _kinds(package: str) -> dict[str, type]:

@@ -49,7 +49,12 @@ def test_a_run_writes_logs_results_configuration_and_a_figure(tmp_path):
     assert "ortho/angles/net.head" in tags["histograms"]
     found = EventAccumulator(str(folder)).Reload()
     table = plugin_data(found, "_hparams_/experiment").experiment
-    assert {column.name for column in table.hparam_infos if column.differs} == {"regularizer", "weight", *LSH_NUMBERS}
+    assert {column.name for column in table.hparam_infos if column.differs} == {
+        "regularizer",
+        "weight",
+        "share",
+        *LSH_NUMBERS,
+    }
     judged = {metric.name.tag for metric in table.metric_infos}
     assert {"test/accuracy", "ortho/angle_std"} <= judged <= set(tags["scalars"])
     values = plugin_data(found, "_hparams_/session_start_info").session_start_info.hparams
@@ -146,7 +151,10 @@ def test_last_finds_the_newest_run_of_the_same_configuration(tmp_path):
         ("regularizer=lhs", "Could not find 'regularizer/lhs'"),
         ("regularizer.penalty.gama=3", "Key 'gama' is not in struct"),
         ("regularizer.penalty.gamma=0", "gamma=0"),
-        ("regularizer.weight=-1", "error: weight=-1: must be 0 or a positive number (while making callbacks"),
+        (
+            "regularizer.weight=-1",
+            "error: weight=-1: must be 0, a positive number or GradientShare(0.1) (while making callbacks",
+        ),
         ("callbacks.orthogonality.layers=stem", "selects no layer"),
         ("data.points=0", "points=0"),
         ("ckpt_path=nowhere.ckpt", "there is no such file"),

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ortho_lightning.callbacks.angle_monitor import AngleMonitor
 from ortho_lightning.callbacks.monitoring.angles import layer_angles
+from ortho_lightning.callbacks.monitoring.arguments import Kind
 from ortho_lightning.callbacks.monitoring.steps import StepCounter
 from ortho_lightning.callbacks.penalty import compatibility, intercept
 from ortho_lightning.callbacks.penalty.arguments import schedule_factor
@@ -219,6 +220,11 @@ class PenaltyTerm:
     def _watch_independence(self) -> None:
         if self.recorder.pending and self._module is not None and self._module.automatic_optimization:
             self._reports.independent_loss()
+
+    @property
+    def moves(self) -> Kind:
+        """The kind of angle that the penalty is on."""
+        return "filter" if self._options.regularizer.sampling is None else "response"
 
     def _show_outputs(self, views: Mapping[str, Sequence[LayerView]]) -> None:
         if self._observer is not None:
