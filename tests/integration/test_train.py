@@ -27,9 +27,9 @@ def plugin_data(found, tag):
 
 
 def test_a_run_writes_logs_results_configuration_and_a_figure(tmp_path):
-    done = run_script("train", *TINY, "regularizer=lsh", "seed=3", cwd=tmp_path)
+    done = run_script("train", *TINY, "regularizer=lsh_article", "seed=3", cwd=tmp_path)
     (folder,) = runs(tmp_path)
-    assert folder.parent == tmp_path / "outputs" / "shapes" / "lsh-seed3"
+    assert folder.parent == tmp_path / "outputs" / "shapes" / "lsh_article-seed3"
     assert str(folder.name) in done.stdout
     results = json.loads((folder / "results.json").read_text())
     assert 0 <= results["test_accuracy"] <= 1
@@ -59,7 +59,7 @@ def test_a_run_writes_logs_results_configuration_and_a_figure(tmp_path):
     assert {"test/accuracy", "ortho/angle_std"} <= judged <= set(tags["scalars"])
     values = plugin_data(found, "_hparams_/session_start_info").session_start_info.hparams
     chosen = {group: values[group].string_value for group in ("regularizer", "model", "data")}
-    assert chosen == {"regularizer": "lsh", "model": "pointnet", "data": "shapes"}
+    assert chosen == {"regularizer": "lsh_article", "model": "pointnet", "data": "shapes"}
     assert [values[name].number_value for name in ("weight", *LSH_NUMBERS)] == [0.1, 100.0, 1.0, 10.0]
     (event,) = found.Tensors("config/text_summary")
     text = event.tensor_proto.string_val[0].decode()
@@ -78,9 +78,10 @@ def test_every_arm_has_the_same_hyperparameters():
         with initialize_config_dir(conf_dir(), version_base="1.3"):
             return overview.hyperparameters(compose("train", overrides))
 
-    lsh, gram, none = (composed(arm) for arm in ("lsh", "gram", "none"))
-    assert list(lsh) == list(gram) == list(none)  # TensorBoard reads the columns of one run only
-    assert (lsh["lambda1"], lsh["lambda2"], lsh["gamma"], lsh["weight"]) == (100.0, 1.0, 10.0, 0.1)
+    lsh, article, gram, none = (composed(arm) for arm in ("lsh", "lsh_article", "gram", "none"))
+    assert list(lsh) == list(article) == list(gram) == list(none)  # TensorBoard reads the columns of one run only
+    assert (lsh["lambda1"], lsh["lambda2"], lsh["gamma"], lsh["weight"], lsh["share"]) == (0.0, 1.0, 10.0, "-", 0.1)
+    assert (article["lambda1"], article["weight"], article["share"]) == (100.0, 0.1, "-")
     assert (gram["gamma"], none["gamma"]) == ("-", "-")
     assert len({values["regularizer"] for values in (lsh, gram, none)}) == 3
 
@@ -228,6 +229,7 @@ def test_every_constructor_argument_stands_in_the_configuration():
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         for overrides in (
             ["experiment=shapes", "regularizer=lsh"],
+            ["experiment=shapes", "regularizer=lsh_article"],
             ["experiment=cifar10", "regularizer=gram"],
             ["experiment=cifar10", "model=resnet18", "regularizer=lsh_exact"],
             ["experiment=modelnet40", "regularizer=lsh_gaussian"],

@@ -46,7 +46,10 @@ def _arm(name: str, config: DictConfig) -> Arm:
     data.setup("fit")
     x, y, index = next(iter(data.train_dataloader()))
     batch = (data.prepare(data.augmented(x, index, 0) if data.augment else x), y)
-    callback = None if name == BASELINE else instantiate(config.callbacks.orthogonality, **_SILENT)
+    silent = dict(_SILENT)
+    if isinstance(config.callbacks.orthogonality.weight, DictConfig):
+        silent["weight"] = 1e-4  # measuring the share of the gradient is a matter of every 200th step
+    callback = None if name == BASELINE else instantiate(config.callbacks.orthogonality, **silent)
     options = {key: config.trainer[key] for key in ("accelerator", "precision")}
     every = config.callbacks.orthogonality.every_n_steps if callback is not None else 1
     return Arm(name, instantiate(config.model), batch, {**options, "devices": 1}, callback, every)

@@ -1,5 +1,6 @@
 """The overrides that a run of a comparison gets."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -76,7 +77,7 @@ def test_the_search_varies_values_that_a_training_has():
     assert str(config.hydra.mode).endswith("MULTIRUN")
     assert str(config.hydra.sweeper.direction).endswith("maximize")
     varied = dict(config.hydra.sweeper.params)
-    assert set(varied) == {"regularizer.weight", "regularizer.penalty.lambda1", "regularizer.penalty.gamma"}
+    assert set(varied) == {"regularizer.weight.share", "regularizer.penalty.lambda1", "regularizer.penalty.gamma"}
     for name, text in varied.items():
-        low, high = (float(number) for number in text.removeprefix("tag(log, interval(").removesuffix("))").split(","))
+        low, high = (float(number) for number in re.search(r"interval\((.*?)\)", text)[1].split(","))
         assert low <= OmegaConf.select(config, name) <= high, name
