@@ -98,17 +98,21 @@ def test_custom_scalars(shows):
     ):
         assert title in text
     assert "angle, mean ± spread" in text
+    assert "response angle, mean ± std" in text
+    assert "response angle std by layer" in text
 
 
 def test_distributions(shows):
     curves = shows("#distributions", CURVES, lambda curves: len(curves) >= 5)
     assert all(curve.startswith("M") for curve in curves)
-    shows("#distributions", TEXT, lambda text: text.count("ortho/angles/net.") >= 5)
+    for kind in ("angles", "response_angles"):
+        tab = f"#distributions&tagFilter=ortho/{kind}"  # a page has room for twelve charts
+        shows(tab, TEXT, lambda text, kind=kind: text.count(f"ortho/{kind}/net.") >= 5)
 
 
 def test_images(shows):
-    sizes = shows("#images", IMAGES, lambda sizes: [800, 340] in sizes and [420, 420] in sizes)
-    assert all(size in ([800, 340], [420, 420]) for size in sizes)
+    sizes = shows("#images", IMAGES, lambda sizes: [800, 480] in sizes and [420, 420] in sizes)
+    assert all(size in ([800, 480], [420, 420]) for size in sizes)
 
 
 def test_hparams(shows, run):
