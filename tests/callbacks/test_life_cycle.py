@@ -1,4 +1,4 @@
-"""What the callback leaves behind, keeps and refuses."""
+"""State that the callback leaves behind and keeps, and uses that it rejects."""
 
 import copy
 import io

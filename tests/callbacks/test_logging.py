@@ -1,4 +1,4 @@
-"""What loggers get: read back from the event files, under every combination of loggers."""
+"""Scalars and histograms read back from the event files, under every combination of loggers."""
 
 import csv
 import math

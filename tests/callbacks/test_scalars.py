@@ -1,4 +1,4 @@
-"""What is logged was computed in the step it is logged for, and means what its name says."""
+"""Every scalar was computed in the step that it is logged for, and means what its name says."""
 
 import threading
 

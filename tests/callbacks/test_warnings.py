@@ -1,4 +1,4 @@
-"""What goes wrong is told once, with numbers and a remedy; what goes right is not warned of."""
+"""A training that goes wrong is told once, with numbers and a remedy; one that goes right is not warned of."""
 
 import re
 import warnings

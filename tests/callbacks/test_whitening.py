@@ -1,4 +1,4 @@
-"""What WhiteningCallback gathers, logs, keeps and refuses."""
+"""Vectors that WhiteningCallback gathers, logs and keeps, and arguments that it rejects."""
 
 import copy
 import importlib

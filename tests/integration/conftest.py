@@ -1,4 +1,4 @@
-"""What tests that look at pages share."""
+"""Fixtures of tests that look at pages."""
 
 import shutil
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 _KINDS = {"filter": ("filters", "cosine"), "response": ("filters' responses", "similarity")}
-"""What falls together, and its measure, in words by the kind of angle."""
+"""The words for what falls together and for its measure, by the kind of angle."""
 
 
 class CollapseWatch:

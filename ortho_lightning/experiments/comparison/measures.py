@@ -15,7 +15,7 @@ from typing import Any
 from ortho_lightning.experiments.common.records import LayerRecord, RunRecord
 
 METRIC = "test_accuracy"
-"""What decides, fixed before any run: the test accuracy after the last epoch."""
+"""The measure that decides, fixed before any run: the test accuracy after the last epoch."""
 
 Measures = Mapping[str, float | None]
 """Measures by name; None for those that a run or a layer does not have."""
