@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -46,7 +47,7 @@ def _arm(name: str, config: DictConfig) -> Arm:
     data.setup("fit")
     x, y, index = next(iter(data.train_dataloader()))
     batch = (data.prepare(data.augmented(x, index, 0) if data.augment else x), y)
-    silent = dict(_SILENT)
+    silent: dict[str, Any] = dict(_SILENT)
     if isinstance(config.callbacks.orthogonality.weight, DictConfig):
         silent["weight"] = 1e-4  # measuring the share of the gradient is a matter of every 200th step
     callback = None if name == BASELINE else instantiate(config.callbacks.orthogonality, **silent)
