@@ -23,7 +23,9 @@ class GradientShare:
             of a training of 3,500 steps (docs/recipes.md).
         smoothing: of the mean, in [0, 1): how much of its logarithm a measurement keeps. 0: the last ratio alone. Of
             0, 0.25, 0.5 and 0.75 the default kept most steps near the share.
-        max_change: the factor, above 1, by which the weight changes at most at a measurement.
+        max_change: the factor, above 1, by which the weight rises at most at a measurement. A weight that is more than
+            so many times too large falls at once and without smoothing: orthogonal initial filters have a penalty
+            without gradient, whose first ratio is far too small for the next step.
 
     Raises:
         ConfigurationError: for a value outside its range.
@@ -64,9 +66,10 @@ class GradientShare:
         wanted = math.log(self.share) - math.log(ratio)
         if before is None:
             return math.exp(wanted)
-        change = (1 - self.smoothing) * (wanted - math.log(before))
-        bound = math.log(self.max_change)
-        return before * math.exp(min(max(change, -bound), bound))
+        error, bound = wanted - math.log(before), math.log(self.max_change)
+        if error < -bound:
+            return math.exp(wanted)
+        return before * math.exp(min((1 - self.smoothing) * error, bound))
 
 
 def _is_number(value: object) -> bool:

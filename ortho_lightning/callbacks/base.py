@@ -61,9 +61,10 @@ class LightningCallback(_Root):
         for other in trainer.callbacks:
             if other is not self and isinstance(other, LightningCallback):
                 for key in [key for key in self._keys() if key in other._keys()]:
+                    named = self._keys()[key]
                     raise ConfigurationError(
                         f"two callbacks that log and are saved as {key}: give one of them another name, as in "
-                        f"{type(self).__name__}(..., name={self.name + '2'!r})"
+                        f"{type(named).__name__}(..., name={named.name + '2'!r})"
                     )
 
     def state_dict(self) -> dict[str, Any]:
@@ -73,9 +74,9 @@ class LightningCallback(_Root):
     def _state(self) -> dict[str, Any]:
         return {}
 
-    def _keys(self) -> list[str]:
-        """Return the keys of the callback and of those that it owns."""
-        return [self.state_key]
+    def _keys(self) -> dict[str, LightningCallback]:
+        """Return whose name makes a key, by the keys of the callback and of those that it owns."""
+        return {self.state_key: self}
 
     def _generate_state_key(self, **kwargs: Any) -> str:
         # as Lightning does, which need not be loaded

@@ -124,8 +124,8 @@ class OrthogonalityCallback(LightningCallback):
     def _state(self) -> dict[str, Any]:
         return self._steps.state_dict() | self._weight.state_dict()
 
-    def _keys(self) -> list[str]:
-        return [*super()._keys(), *([] if self.monitor is None else self.monitor._keys())]
+    def _keys(self) -> dict[str, LightningCallback]:
+        return super()._keys() | ({} if self.monitor is None else self.monitor._keys())
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a saved number of steps, and the weight that was reached."""

@@ -96,6 +96,8 @@ def suggest_weight(
             probe,
             trainer_options,
         )
+    if probe.measured == 0:
+        raise ConfigurationError(f"data gave too few batches: {steps} steps and then a measurement need {steps + 1}")
     if not probe.ratios:
         raise ConfigurationError(
             f"{probe.measured} batches gave {len(probe.ratios)} gradient ratios above 0: the selected layers must run "
@@ -111,6 +113,7 @@ class _Probe(LightningCallback):
         self.ratios: list[float] = []
         self.measured = 0
         """Batches that were measured."""
+        self.batches_needed = before + batches
         self._before = before
         self._batches = batches
         self._regularizer = regularizer
@@ -189,7 +192,8 @@ class _CountedBatches(_Batches):
 def _run(lightning: Any, module: Any, batches: _Batches, probe: _Probe, options: dict[str, Any]) -> None:
     settings = {
         "devices": 1,
-        "max_epochs": 100,  # seldom reached: where the measurement is complete, the training is told to stop
+        # seldom reached: where the measurement is complete, the training is told to stop
+        "max_epochs": max(100, probe.batches_needed),
         "limit_val_batches": 0,
         "logger": False,
         "enable_checkpointing": False,

@@ -1,6 +1,7 @@
 """The gradient ratio equals that of two backward passes by hand, and training does not notice it."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -222,6 +223,12 @@ def test_the_suggestion_is_of_the_weights_after_the_steps(package, count):
     assert weight == pytest.approx(0.2 / ratio(penalty, reference.loss(batches[3]), weights), rel=1e-3)
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_suggesting_goes_through_short_data_as_often_as_it_must(count):
+    data = rows(16 * count, 16)
+    assert 0 < suggest_weight(TwoLayers(), data, regularizer=Gram(), batches=2, steps=150, accelerator="cpu") < math.inf
+
+
 def test_suggesting_leaves_module_data_and_random_state_untouched():
     module = vision_module()
     make_trainer().fit(module, images())  # one with a Trainer of its own
@@ -261,7 +268,7 @@ def test_suggesting_under_manual_optimization_and_for_another_regularizer():
         ({"steps": -1}, "steps=-1"),
         ({"data": iter([torch.ones(2, 32)])}, "an iterator would be used up"),
         ({"data": 3}, "data=3"),
-        ({"data": []}, "0 batches gave 0 gradient ratios"),
+        ({"data": []}, "data gave too few batches: 200 steps and then a measurement need 201"),
     ],
 )
 def test_bad_arguments_are_named(arguments, message):

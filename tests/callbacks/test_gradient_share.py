@@ -13,7 +13,7 @@ from ortho_lightning import functional as OF
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.regularizers import LSH, Gram, Regularizer
 from ortho_lightning.schedules import LinearWarmup
-from tests.callbacks.helpers import PACKAGES, images, lsh_penalty, make_trainer, twin, vision_module
+from tests.callbacks.helpers import PACKAGES, boring, images, lsh_penalty, make_trainer, twin, vision_module
 from tests.callbacks.test_gradient_ratio import ALL_ROWS, TwoLayers, by_hand, ratio, rows
 
 # ----------------------------------------------------------------------------------------------------------- the rule
@@ -25,13 +25,15 @@ def test_the_first_measurement_sets_the_weight(found, share):
 
 
 @given(st.floats(1e-6, 1e6), st.floats(1e-6, 1e6), st.floats(0, 0.9), st.floats(1.5, 10))
-def test_later_ones_move_it_towards_the_share_and_no_further_than_the_bound(before, found, smoothing, bound):
+def test_later_ones_raise_it_by_the_bound_at_most_and_lower_it_as_far_as_needed(before, found, smoothing, bound):
     rule = GradientShare(0.1, smoothing=smoothing, max_change=bound)
     after = rule.weight(before, found)
-    assert before / bound * 0.999 <= after <= before * bound * 1.001
-    error, left = (abs(math.log(0.1 / found / weight)) for weight in (before, after))
-    assert left <= error * (1 + 1e-9) + 1e-9
-    if error * (1 - smoothing) < math.log(bound):
+    assert after <= before * bound * 1.001
+    error, left = (math.log(0.1 / found / weight) for weight in (before, after))
+    assert abs(left) <= abs(error) * (1 + 1e-9) + 1e-9
+    if error < -math.log(bound) - 1e-9:
+        assert left == pytest.approx(0, abs=1e-6)
+    elif -math.log(bound) + 1e-9 < error < math.log(bound):
         assert left == pytest.approx(smoothing * error, abs=1e-6)  # the mean of logarithms
 
 
@@ -119,6 +121,35 @@ def test_the_ratio_stays_near_the_share(regularizer, tmp_path):
     ratios = [row["ortho/gradient_ratio"] for row in table.values() if "ortho/gradient_ratio" in row]
     assert len(ratios) == 4 + 24  # after 0, 1, 2 and 4 steps, and every eight
     assert all(0.1 / 1.5 < found < 0.1 * 1.5 for found in ratios[10:]), [f"{x:.3f}" for x in ratios]
+
+
+@pytest.mark.parametrize("regularizer", [Gram(), Gram(off_diagonal=True), LSH(probe="exact"), LSH()])
+def test_filters_that_begin_orthogonal_do_not_ruin_the_training(regularizer):
+    """Their penalty has no gradient but rounding, so the first weight is far too large for the second step."""
+
+    class Model(boring().BoringModel):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(16, 8)
+            torch.nn.init.orthogonal_(self.layer.weight)
+            self.losses = []
+
+        def training_step(self, batch, batch_idx):
+            x = batch[:, :16]
+            loss = (self.layer(x) - x[:, 8:].sin()).square().mean()
+            self.losses.append(loss.item())
+            return loss
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    torch.manual_seed(0)
+    model = Model()
+    make_trainer(OrthogonalityCallback(regularizer, weight=GradientShare(0.1)), max_steps=100).fit(
+        model, rows(3200, 32)
+    )
+    assert max(model.losses) <= 1.5 * model.losses[0]
+    assert model.losses[-1] < 0.5 * model.losses[0]
 
 
 def test_a_schedule_multiplies_the_share(tmp_path):

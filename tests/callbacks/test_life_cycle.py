@@ -172,6 +172,12 @@ def test_equal_names_are_refused_with_the_remedy_before_anything_runs(package, k
     assert_untouched(model)
 
 
+def test_the_remedy_names_the_callback_whose_name_it_is():
+    callbacks = [OrthogonalityCallback(name=name, monitor=AngleMonitor(name="same")) for name in ("a", "b")]
+    with pytest.raises(ConfigurationError, match=r"as in AngleMonitor\(\.\.\., name='same2'\)"):
+        make_trainer(callbacks).fit(BoringModel())
+
+
 def test_a_callback_without_angles_and_a_monitor_may_share_a_name():
     make_trainer([OrthogonalityCallback(monitor=None), AngleMonitor()]).fit(BoringModel())
 

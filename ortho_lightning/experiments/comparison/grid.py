@@ -23,11 +23,11 @@ class Choice:
 
     Args:
         settings: the best override of every key.
-        at_an_end: whether the last key's is the smallest or the largest number that was tried.
+        at_an_end: those of them that are the smallest or the largest number that was tried.
     """
 
     settings: Settings
-    at_an_end: bool
+    at_an_end: Settings
 
 
 def arm_grid(config: DictConfig, arm: str) -> Grid:
@@ -57,7 +57,7 @@ def search(grid: Grid, extend: int) -> Generator[list[Settings], Mapping[Setting
     """Ask for the scores of settings, and return the best.
 
     Each key is searched with the best values of those before it. If the best is the smallest or the largest of several
-    positive numbers, the next one beyond it, at the same ratio, is asked for as well.
+    positive numbers, the next one beyond it, at about the same ratio, is asked for as well.
 
     Args:
         grid: of the search.
@@ -70,7 +70,7 @@ def search(grid: Grid, extend: int) -> Generator[list[Settings], Mapping[Setting
         ConfigurationError: if all that was tried of a key failed.
     """
     chosen: Settings = ()
-    beyond: str | None = None
+    at_an_end: Settings = ()
     for key, values in grid.items():
         scores: dict[str, float] = {}
         tried, wanted = list(values), list(values)
@@ -85,7 +85,9 @@ def search(grid: Grid, extend: int) -> Generator[list[Settings], Mapping[Setting
                 break
             tried, wanted = [*tried, beyond], [beyond]
         chosen = (*chosen, f"{key}={best}")
-    return Choice(chosen, beyond is not None)
+        if beyond is not None:
+            at_an_end = (*at_an_end, chosen[-1])
+    return Choice(chosen, at_an_end)
 
 
 def _beyond(tried: Sequence[str], best: str) -> str | None:
@@ -96,5 +98,8 @@ def _beyond(tried: Sequence[str], best: str) -> str | None:
         return None
     if len(numbers) < 2 or numbers[0] <= 0 or float(best) not in (numbers[0], numbers[-1]):
         return None
-    neighbour = numbers[1] if float(best) == numbers[0] else numbers[-2]
-    return f"{float(best) ** 2 / neighbour:.1g}"
+    end = float(best)
+    ratio = end / (numbers[1] if end == numbers[0] else numbers[-2])
+    whole = all(number.is_integer() for number in numbers) and ratio > 1
+    beyond = str(round(end * ratio)) if whole else f"{end * ratio:.2g}"
+    return beyond if (float(beyond) > end) == (ratio > 1) and float(beyond) != end else None

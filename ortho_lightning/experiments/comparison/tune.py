@@ -97,8 +97,8 @@ def tune(config: DictConfig, overrides: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _chosen(arm: str, choice: Choice) -> list[str]:
-    if choice.at_an_end:
-        print(f"{arm}: {choice.settings[-1]} stands at an end of what was tried; the best may lie beyond it")
+    for setting in choice.at_an_end:
+        print(f"{arm}: {setting} stands at an end of what was tried; the best may lie beyond it")
     return list(choice.settings)
 
 

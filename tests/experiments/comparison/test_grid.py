@@ -43,9 +43,23 @@ def test_the_search_goes_beyond_an_end_until_the_best_stands_at_none(at):
 
 def test_it_goes_only_so_far_and_says_that_it_stands_at_an_end():
     asked, choice = run({"w": ["1", "3"]}, lambda w: number(w), extend=2)
-    assert [number(*each) for each in asked] == [1, 3, 9, 30]
-    assert choice.settings == ("w=3e+01",)
-    assert choice.at_an_end
+    assert [number(*each) for each in asked] == [1, 3, 9, 27]
+    assert choice.settings == choice.at_an_end == ("w=27",)
+
+
+def test_every_key_that_stands_at_an_end_is_told():
+    grid = {"w": ["0.1", "1"], "d": ["1", "2", "3"]}
+    _, choice = run(grid, lambda w, d="d=2": number(w) - abs(number(d) - 2), extend=2)
+    assert choice.settings == ("w=1e+02", "d=2")
+    assert choice.at_an_end == ("w=1e+02",)
+
+
+@pytest.mark.parametrize(
+    ("values", "next_value"), [(["10", "11", "12"], "13"), (["256", "512"], "1024"), (["0.9", "1"], "1.1")]
+)
+def test_the_next_number_lies_beyond_the_end(values, next_value):
+    asked, _ = run({"w": values}, lambda w: number(w), extend=1)
+    assert asked[-1] == (f"w={next_value}",)
 
 
 def test_a_later_key_is_searched_with_the_best_of_those_before():
