@@ -58,14 +58,14 @@ class LightningCallback(_Root):
         Raises:
             ConfigurationError: naming it.
         """
-        for other in trainer.callbacks:
-            if other is not self and isinstance(other, LightningCallback):
-                for key in [key for key in self._keys() if key in other._keys()]:
-                    named = self._keys()[key]
-                    raise ConfigurationError(
-                        f"two callbacks that log and are saved as {key}: give one of them another name, as in "
-                        f"{type(named).__name__}(..., name={named.name + '2'!r})"
-                    )
+        others = [each for each in trainer.callbacks if each is not self and isinstance(each, LightningCallback)]
+        taken = {key for other in others for key in other._keys()}
+        for key, named in self._keys().items():
+            if key in taken:
+                raise ConfigurationError(
+                    f"two callbacks that log and are saved as {key}: give one of them another name, as in "
+                    f"{type(named).__name__}(..., name={named.name + '2'!r})"
+                )
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps of the callback."""

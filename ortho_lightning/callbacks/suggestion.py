@@ -89,13 +89,10 @@ def suggest_weight(
     lightning = _package_of(module)
     isolate_rng = importlib.import_module(f"{lightning.__name__}.utilities.seed").isolate_rng
     with isolate_rng(), _generators_kept(data):
-        _run(
-            lightning,
-            _copy(module),
-            _CountedBatches(data) if isinstance(data, Sized) else _Batches(data),
-            probe,
-            trainer_options,
-        )
+        batches_of_data = _CountedBatches(data) if isinstance(data, Sized) else _Batches(data)
+        # seldom reached: where the measurement is complete, the training is told to stop
+        epochs = max(100, steps + batches)
+        _run(lightning, _copy(module), batches_of_data, probe, {"max_epochs": epochs, **trainer_options})
     if probe.measured == 0:
         raise ConfigurationError(f"data gave too few batches: {steps} steps and then a measurement need {steps + 1}")
     if not probe.ratios:
@@ -113,7 +110,6 @@ class _Probe(LightningCallback):
         self.ratios: list[float] = []
         self.measured = 0
         """Batches that were measured."""
-        self.batches_needed = before + batches
         self._before = before
         self._batches = batches
         self._regularizer = regularizer
@@ -192,8 +188,6 @@ class _CountedBatches(_Batches):
 def _run(lightning: Any, module: Any, batches: _Batches, probe: _Probe, options: dict[str, Any]) -> None:
     settings = {
         "devices": 1,
-        # seldom reached: where the measurement is complete, the training is told to stop
-        "max_epochs": max(100, probe.batches_needed),
         "limit_val_batches": 0,
         "logger": False,
         "enable_checkpointing": False,

@@ -37,6 +37,21 @@ class TwoLayers(boring().BoringModel):
         return self.layer(self.below(batch).tanh()).square().mean()
 
 
+class TwoLosses(TwoLayers):
+    """Two backward passes in a step, each through one layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batch, batch_idx):
+        optimizer = self.optimizers()
+        optimizer.zero_grad()
+        self.manual_backward(self.below(batch).square().mean())
+        self.manual_backward(self.layer(batch).square().mean())
+        optimizer.step()
+
+
 def by_hand(model, x, weight=1.0, scale=1.0):
     below = model.below(x)
     output = model.layer(below.tanh())
@@ -128,19 +143,7 @@ def test_ratio_is_logged_at_its_interval_and_not_while_the_weight_is_zero(tmp_pa
 
 
 def test_manual_optimization_measures_each_backward():
-    class Manual(TwoLayers):
-        def __init__(self):
-            super().__init__()
-            self.automatic_optimization = False
-
-        def training_step(self, batch, batch_idx):
-            optimizer = self.optimizers()
-            optimizer.zero_grad()
-            self.manual_backward(self.below(batch).square().mean())
-            self.manual_backward(self.layer(batch).square().mean())
-            optimizer.step()
-
-    model = Manual()
+    model = TwoLosses()
     reference = twin(model)
     data = rows()
     found = logged(OrthogonalityCallback(ALL_ROWS, log_gradient_ratio_every_n_steps=1), model, data)

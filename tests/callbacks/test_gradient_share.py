@@ -14,7 +14,7 @@ from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.regularizers import LSH, Gram, Regularizer
 from ortho_lightning.schedules import LinearWarmup
 from tests.callbacks.helpers import PACKAGES, boring, images, lsh_penalty, make_trainer, twin, vision_module
-from tests.callbacks.test_gradient_ratio import ALL_ROWS, TwoLayers, by_hand, ratio, rows
+from tests.callbacks.test_gradient_ratio import ALL_ROWS, TwoLayers, TwoLosses, by_hand, ratio, rows
 
 # ----------------------------------------------------------------------------------------------------------- the rule
 
@@ -174,19 +174,7 @@ def test_a_second_training_begins_anew():
 
 
 def test_manual_optimization_counts_all_losses_of_a_batch(tmp_path):
-    class Manual(TwoLayers):
-        def __init__(self):
-            super().__init__()
-            self.automatic_optimization = False
-
-        def training_step(self, batch, batch_idx):
-            optimizer = self.optimizers()
-            optimizer.zero_grad()
-            self.manual_backward(self.below(batch).square().mean())
-            self.manual_backward(self.layer(batch).square().mean())
-            optimizer.step()
-
-    model = Manual()
+    model = TwoLosses()
     reference = twin(model)
     data = rows()
     x = next(iter(data))

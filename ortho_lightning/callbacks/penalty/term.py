@@ -258,9 +258,8 @@ class PenaltyTerm:
         ratios = self._gradient_ratio.measure(total, loss, batch, scale, scheduled * trial)
         if for_weight and self._weight.measured(ratios.get("gradient_ratio"), batch):
             self._reports.no_weight(str(self._weight))
-        if for_log or for_weight:
-            weight = scheduled * (self._weight.value or 0.0)
-            self._gradient_ratios |= {name: weight * ratio for name, ratio in ratios.items()}
+        weight = scheduled * (self._weight.value or 0.0)
+        self._gradient_ratios |= {name: weight * ratio for name, ratio in ratios.items()}
 
 
 def _evening_out(penalty: Tensor | None, loss: Tensor) -> float:
