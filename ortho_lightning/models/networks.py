@@ -1,4 +1,4 @@
-"""Networks for images of 32 x 32 pixels."""
+"""Networks for small images."""
 
 from __future__ import annotations
 
@@ -14,15 +14,18 @@ class SmallCNN(nn.Module):
     Args:
         num_classes: outputs.
         width: channels of the first stage; the others have twice and four times as many.
+        in_channels: channels of the images.
     """
 
-    def __init__(self, num_classes: int = 10, width: int = 32) -> None:
+    def __init__(self, num_classes: int = 10, width: int = 32, in_channels: int = 3) -> None:
         super().__init__()
-        if width < 2:
-            raise ConfigurationError(f"width={width}: must be 2 or more")
+        if width < 2 or in_channels < 1:
+            raise ConfigurationError(
+                f"width={width}, in_channels={in_channels}: width must be 2 or more, in_channels 1 or more"
+            )
         channels = [width, width, 2 * width, 2 * width, 4 * width, 4 * width]
         blocks = []
-        for i, (before, after) in enumerate(zip([3, *channels[:-1]], channels, strict=True)):
+        for i, (before, after) in enumerate(zip([in_channels, *channels[:-1]], channels, strict=True)):
             layers: list[nn.Module] = [nn.Conv2d(before, after, 3, padding=1, bias=False), nn.BatchNorm2d(after)]
             layers.append(nn.ReLU(inplace=True))
             if i in (1, 3):
@@ -32,7 +35,7 @@ class SmallCNN(nn.Module):
         self.head = nn.Linear(channels[-1], num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits ``(B, num_classes)`` of images ``(B, 3, H, W)``."""
+        """Return logits ``(B, num_classes)`` of images ``(B, in_channels, H, W)``."""
         return self.head(self.blocks(x).mean((2, 3)))
 
 
