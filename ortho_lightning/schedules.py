@@ -126,6 +126,37 @@ class MultiStep(Schedule):
         return self.factor ** sum(step >= milestone * total for milestone in self.milestones)
 
 
+class Piecewise(Schedule):
+    """Given factors: the first until the first milestone, the next until the next, and the last to the end.
+
+    Args:
+        milestones: shares of the training in [0, 1], in rising order.
+        factors: 0 or more, one more than milestones.
+
+    Raises:
+        ConfigurationError: for numbers outside these ranges, or counts that do not fit.
+    """
+
+    def __init__(self, milestones: Sequence[float], factors: Sequence[float]) -> None:
+        milestones, factors = list(milestones), list(factors)
+        if any(not 0 <= milestone <= 1 for milestone in milestones) or milestones != sorted(milestones):
+            raise ConfigurationError(f"milestones={milestones}: give rising shares of the training between 0 and 1")
+        if len(factors) != len(milestones) + 1 or any(not 0 <= factor < math.inf for factor in factors):
+            raise ConfigurationError(
+                f"factors={factors}: give {len(milestones) + 1} numbers of 0 or more, one more than milestones"
+            )
+        self.milestones = milestones
+        self.factors = factors
+
+    def __repr__(self) -> str:
+        return f"Piecewise(milestones={self.milestones}, factors={self.factors})"
+
+    def __call__(self, step: int, total_steps: float) -> float:
+        """Return the factor of the weight at a step, counted from 0."""
+        total = _known(total_steps, self)
+        return self.factors[sum(step >= milestone * total for milestone in self.milestones)]
+
+
 def _known(total_steps: float, schedule: Schedule) -> float:
     if not 0 < total_steps < math.inf:
         raise ConfigurationError(

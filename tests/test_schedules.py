@@ -3,7 +3,7 @@ import math
 import pytest
 
 from ortho_lightning.errors import ConfigurationError
-from ortho_lightning.schedules import CosineDecay, LinearWarmup, MultiStep
+from ortho_lightning.schedules import CosineDecay, LinearWarmup, MultiStep, Piecewise
 
 
 def test_linear_warmup_rises_from_0_to_1_and_stays():
@@ -26,13 +26,19 @@ def test_multi_step_multiplies_at_each_milestone():
     assert [schedule(step, 100) for step in (49, 50, 75)] == pytest.approx([1.0, 0.1, 0.01])
 
 
+def test_piecewise_takes_one_factor_after_the_other():
+    schedule = Piecewise([0.1, 0.25], [1.0, 1e-3, 0.0])
+    assert [schedule(step, 40) for step in (0, 3, 4, 9, 10, 39, 60)] == [1.0, 1.0, 1e-3, 1e-3, 0.0, 0.0, 0.0]
+    assert Piecewise([], [0.5])(7, 10) == 0.5
+
+
 def test_schedules_multiply():
     schedule = LinearWarmup(steps=2) * CosineDecay() * MultiStep([0.0], factor=3.0)
     assert schedule(1, 4) == pytest.approx(0.5 * (1 + math.cos(math.pi / 4)) / 2 * 3)
 
 
 def test_unknown_length_is_rejected_with_a_remedy():
-    for schedule in (LinearWarmup(), CosineDecay(), MultiStep([0.5])):
+    for schedule in (LinearWarmup(), CosineDecay(), MultiStep([0.5]), Piecewise([], [1.0])):
         with pytest.raises(ConfigurationError, match="max_steps or max_epochs"):
             schedule(0, math.inf)
 
@@ -48,6 +54,9 @@ def test_unknown_length_is_rejected_with_a_remedy():
         (lambda: MultiStep([]), r"milestones=\[\]"),
         (lambda: MultiStep([2]), r"milestones=\[2\]"),
         (lambda: MultiStep([0.5], factor=math.nan), "factor=nan"),
+        (lambda: Piecewise([0.5, 0.2], [1, 1, 1]), r"milestones=\[0\.5, 0\.2\]"),
+        (lambda: Piecewise([0.5], [1.0]), "give 2 numbers"),
+        (lambda: Piecewise([0.5], [1.0, -1.0]), r"factors=\[1\.0, -1\.0\]"),
     ],
 )
 def test_bad_arguments_are_named(make, message):

@@ -14,6 +14,7 @@ from ortho_lightning.callbacks.monitoring.adapters import Chart
 from ortho_lightning.callbacks.monitoring.arguments import Kind
 from ortho_lightning.callbacks.monitoring.steps import StepCounter
 from ortho_lightning.callbacks.penalty import arguments, compatibility
+from ortho_lightning.callbacks.penalty.memory import PenaltyMemory
 from ortho_lightning.callbacks.penalty.reports import Reports
 from ortho_lightning.callbacks.penalty.scalars import PenaltyScalars, loss_parts
 from ortho_lightning.callbacks.penalty.term import PenaltyTerm, ScheduleFunction, TermOptions
@@ -107,6 +108,7 @@ class OrthogonalityCallback(LightningCallback):
         self._reports = Reports(name)
         self._scalars = PenaltyScalars(log_every_n_steps)
         self._weight = PenaltyWeight(weight)
+        self._memory = PenaltyMemory()
         self._layers: dict[str, nn.Module] = {}
         self._term: PenaltyTerm | None = None
         self._began = False
@@ -122,7 +124,7 @@ class OrthogonalityCallback(LightningCallback):
         return self._generate_state_key(name=self.name)
 
     def _state(self) -> dict[str, Any]:
-        return self._steps.state_dict() | self._weight.state_dict()
+        return self._steps.state_dict() | self._weight.state_dict() | self._memory.state_dict()
 
     def _keys(self) -> dict[str, LightningCallback]:
         return super()._keys() | ({} if self.monitor is None else self.monitor._keys())
@@ -131,6 +133,7 @@ class OrthogonalityCallback(LightningCallback):
         """Go on from a saved number of steps, and the weight that was reached."""
         self._steps.load_state_dict(state_dict)
         self._weight.load_state_dict(state_dict)
+        self._memory.load_state_dict(state_dict)
         if self.monitor is not None:
             self.monitor.load_state_dict(state_dict)
 
@@ -149,7 +152,8 @@ class OrthogonalityCallback(LightningCallback):
         self._term = None
         if self.regularizer is not None:
             options = TermOptions.of(self)
-            self._term = PenaltyTerm(options, self._weight, self._layers, self._steps, self._scalars, self._reports)
+            state = (self._weight, self._memory, self._layers, self._steps)
+            self._term = PenaltyTerm(options, *state, self._scalars, self._reports)
             self._term.attach(trainer, pl_module)
         if self.monitor is not None:
             self.monitor.on_fit_start(trainer, pl_module)
@@ -160,6 +164,7 @@ class OrthogonalityCallback(LightningCallback):
         if trainer.global_step == 0:  # known here, after the loops are restored, not before
             self._steps.step = 0  # a second Trainer with the same callback begins anew
             self._weight.begin()
+            self._memory.begin()
         if self._term is not None:
             self._term.check_schedule(trainer, pl_module)
         dashboard.log_layout_once(trainer, self)

@@ -1,5 +1,6 @@
 """Formulas on tensors, without modules, state or trainer."""
 
+from ortho_lightning.functional._precision import off_diagonal
 from ortho_lightning.functional.angles import (
     AngleStatistics,
     angle_statistics,
@@ -9,7 +10,10 @@ from ortho_lightning.functional.angles import (
     pairwise_cosines,
     welch_floor,
 )
-from ortho_lightning.functional.gram import gram_penalty
+from ortho_lightning.functional.convolution import self_convolution
+from ortho_lightning.functional.covariance import correlation, covariance
+from ortho_lightning.functional.energy import hyperspherical_energy, koleo
+from ortho_lightning.functional.gram import gram_matrix, gram_penalty
 from ortho_lightning.functional.lsh import (
     lsh_active_fraction,
     lsh_penalties,
@@ -23,6 +27,7 @@ from ortho_lightning.functional.lsh import (
     similarity_penalty,
 )
 from ortho_lightning.functional.moments import Moments
+from ortho_lightning.functional.power_iteration import spectral_norm
 from ortho_lightning.functional.responses import (
     ResponseStatistics,
     response_angles,
@@ -44,8 +49,13 @@ __all__ = [
     "Moments",
     "ResponseStatistics",
     "angle_statistics",
+    "correlation",
+    "covariance",
     "effective_rank",
+    "gram_matrix",
     "gram_penalty",
+    "hyperspherical_energy",
+    "koleo",
     "lsh_active_fraction",
     "lsh_penalties",
     "lsh_penalty",
@@ -57,6 +67,7 @@ __all__ = [
     "null_density",
     "null_std",
     "numerical_rank",
+    "off_diagonal",
     "pairwise_angles",
     "pairwise_cosines",
     "principal_axes",
@@ -64,9 +75,11 @@ __all__ = [
     "response_similarity",
     "response_statistics",
     "rms_normalize",
+    "self_convolution",
     "similarity_from_statistics",
     "similarity_penalty",
     "spearman",
+    "spectral_norm",
     "unit_sum",
     "welch_floor",
     "whitened_cosines",

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.functional._closed_form import closed_gram_penalty
-from ortho_lightning.functional._precision import full_precision
+from ortho_lightning.functional._precision import full_precision, off_diagonal
 
 
 @full_precision
@@ -47,6 +47,32 @@ def gram_penalty(kernel: Tensor, off_diagonal: bool = False, norm: Literal["fro"
     k, d = kernel.shape[-2:]
     gram = kernel @ kernel.mT if k <= d else kernel.mT @ kernel
     return (torch.linalg.eigvalsh(gram) - 1).square().amax(-1).sum()
+
+
+@full_precision
+def gram_matrix(kernel: Tensor, target: float | None = 1.0) -> Tensor:
+    r"""Return the inner products of the filters minus the target on the diagonal, :math:`W^\top W - s I`.
+
+    Args:
+        kernel: ``(..., k, d)``, floating point.
+        target: s; None: zeros on the diagonal, whatever the lengths.
+
+    Returns:
+        ``(..., k, k)``, float32 or better.
+
+    Raises:
+        ArgumentTypeError: for a tensor that is not floating point.
+        ConfigurationError: for fewer than two dimensions.
+
+    Example:
+        >>> gram_matrix(torch.tensor([[1.0, 0.0], [1.0, 2.0]]))
+        tensor([[0., 1.],
+                [1., 4.]])
+    """
+    products = kernel @ kernel.mT
+    if target is None:
+        return off_diagonal(products)
+    return products - target * torch.eye(products.shape[-1], dtype=products.dtype, device=products.device)
 
 
 def check_gram_arguments(off_diagonal: bool, norm: str) -> None:

@@ -2,8 +2,74 @@
 
 from ortho_lightning.layers.sampling import Sampling
 from ortho_lightning.regularizers.base import Regularizer
+from ortho_lightning.regularizers.comparisons import (
+    Comparison,
+    Correlation,
+    Cosines,
+    Covariance,
+    InnerProducts,
+    LSHSimilarity,
+    SelfConvolution,
+)
 from ortho_lightning.regularizers.gram import Gram
 from ortho_lightning.regularizers.lsh import LSH
+from ortho_lightning.regularizers.pairwise import PairwisePenalty
+from ortho_lightning.regularizers.recipes import (
+    DSO,
+    KoLeo,
+    barlow,
+    decov,
+    gram_normalized,
+    mc,
+    mhe,
+    ocnn,
+    orthoreg,
+    srip,
+    vicreg_cov,
+)
+from ortho_lightning.regularizers.reductions import (
+    Energy,
+    Frobenius,
+    Maximum,
+    MeanAndSquares,
+    Reduction,
+    SoftCosines,
+    SpectralNorm,
+    Squares,
+)
 from ortho_lightning.regularizers.view import LayerView
 
-__all__ = ["LSH", "Gram", "LayerView", "Regularizer", "Sampling"]
+__all__ = [
+    "DSO",
+    "LSH",
+    "Comparison",
+    "Correlation",
+    "Cosines",
+    "Covariance",
+    "Energy",
+    "Frobenius",
+    "Gram",
+    "InnerProducts",
+    "KoLeo",
+    "LSHSimilarity",
+    "LayerView",
+    "Maximum",
+    "MeanAndSquares",
+    "PairwisePenalty",
+    "Reduction",
+    "Regularizer",
+    "Sampling",
+    "SelfConvolution",
+    "SoftCosines",
+    "SpectralNorm",
+    "Squares",
+    "barlow",
+    "decov",
+    "gram_normalized",
+    "mc",
+    "mhe",
+    "ocnn",
+    "orthoreg",
+    "srip",
+    "vicreg_cov",
+]

@@ -20,6 +20,7 @@ class LayerView:
         name: dotted name of the layer in the model.
         module: the layer itself, for penalties that need its stride, padding or shape.
         seed: differs between layers and steps, for penalties that draw numbers.
+        memory: tensors that a penalty keeps of this layer from step to step, by name; saved in checkpoints.
 
     Example:
         >>> import torch
@@ -36,10 +37,12 @@ class LayerView:
         name: str = "",
         module: nn.Module | None = None,
         seed: int = 0,
+        memory: dict[str, Tensor] | None = None,
     ) -> None:
         self.name = name
         self.module = module
         self.seed = seed
+        self.memory = {} if memory is None else memory
         self._filters = filters
         self._outputs = outputs
 

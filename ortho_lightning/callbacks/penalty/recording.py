@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from ortho_lightning.callbacks.penalty.memory import PenaltyMemory
 from ortho_lightning.errors import UnsupportedLayerError
 from ortho_lightning.layers import sampling
 from ortho_lightning.layers.filters import layer_filters, trains, weight_of_run
@@ -36,6 +37,7 @@ class Run:
     """The weight of this run, where a later run would replace it."""
     outputs: Outputs | None
     seed: int
+    memory: dict[str, Tensor]
 
     def view(self) -> LayerView:
         """Return the run as a regularizer sees it; filters and outputs are computed when they are asked for."""
@@ -45,6 +47,7 @@ class Run:
             name=self.name,
             module=self.module,
             seed=self.seed,
+            memory=self.memory,
         )
 
     def _samples(self) -> Tensor:
@@ -66,11 +69,15 @@ class LayerRecorder:
     Args:
         layers: the layers by name.
         sampling: how outputs are sampled; None: outputs are not recorded.
+        memory: what penalties keep from step to step; None: a new one.
     """
 
-    def __init__(self, layers: Mapping[str, nn.Module], sampling: Sampling | None) -> None:
+    def __init__(
+        self, layers: Mapping[str, nn.Module], sampling: Sampling | None, memory: PenaltyMemory | None = None
+    ) -> None:
         self.layers = layers
         self.sampling = sampling
+        self.memory = PenaltyMemory() if memory is None else memory
         self.seen: set[str] = set()
         """Names of the layers that ran in a training step, whether the run counted or not."""
         self.steps = 0
@@ -182,7 +189,7 @@ class LayerRecorder:
         outputs = None
         if self.sampling is not None:
             output, outputs = sample(name, module, args, kwargs, output, self.sampling, seed)
-        self._runs.append(Run(name, module, _node(output), weight_of_run(module), outputs, seed))
+        self._runs.append(Run(name, module, _node(output), weight_of_run(module), outputs, seed, self.memory.of(name)))
         return output
 
     def _recognize_reentrant_checkpointing(self, name: str) -> None:

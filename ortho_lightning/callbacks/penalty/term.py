@@ -19,6 +19,7 @@ from ortho_lightning.callbacks.penalty import compatibility, intercept
 from ortho_lightning.callbacks.penalty.arguments import schedule_factor
 from ortho_lightning.callbacks.penalty.collapse import CollapseWatch
 from ortho_lightning.callbacks.penalty.gradient_ratio import GradientRatio
+from ortho_lightning.callbacks.penalty.memory import PenaltyMemory
 from ortho_lightning.callbacks.penalty.outweighing import OutweighingWatch
 from ortho_lightning.callbacks.penalty.recording import LayerRecorder
 from ortho_lightning.callbacks.penalty.reports import Reports
@@ -57,6 +58,7 @@ class PenaltyTerm:
     Args:
         options: what to add.
         weight: of the penalty, before the schedule.
+        memory: what the penalty keeps from step to step.
         layers: the selected layers by name.
         steps: the steps done so far.
         scalars: what is logged of each step.
@@ -67,6 +69,7 @@ class PenaltyTerm:
         self,
         options: TermOptions,
         weight: PenaltyWeight,
+        memory: PenaltyMemory,
         layers: Mapping[str, nn.Module],
         steps: StepCounter,
         scalars: PenaltyScalars,
@@ -75,7 +78,7 @@ class PenaltyTerm:
         self.penalty: Tensor | None = None
         """The last total penalty before weight, without graph."""
         self._observer: Callable[[Mapping[str, Tensor]], None] | None = None
-        self.recorder = LayerRecorder(layers, options.regularizer.sampling)
+        self.recorder = LayerRecorder(layers, options.regularizer.sampling, memory)
         self._options = options
         self._weight = weight
         self._layers = layers

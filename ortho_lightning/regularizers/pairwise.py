@@ -1,0 +1,61 @@
+"""A penalty made of what is compared and how it is reduced."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ortho_lightning import functional as OF
+from ortho_lightning.errors import ConfigurationError
+from ortho_lightning.regularizers.base import Regularizer
+from ortho_lightning.regularizers.comparisons import Comparison
+from ortho_lightning.regularizers.reductions import Reduction
+from ortho_lightning.regularizers.view import LayerView
+
+
+class PairwisePenalty(Regularizer):
+    """What is compared, and how it is reduced to one number.
+
+    :class:`~ortho_lightning.Gram` is ``PairwisePenalty(InnerProducts(), Squares())`` and
+    :class:`~ortho_lightning.LSH` is ``PairwisePenalty(LSHSimilarity("inputs"), MeanAndSquares())``, each with its
+    gradient in closed form and further options. :mod:`~ortho_lightning.regularizers.recipes` names others.
+
+    Args:
+        compare: what is compared.
+        reduce: how.
+        scale: factor of the penalty, above 0.
+
+    Raises:
+        ConfigurationError: for two that do not fit each other, naming them, or a scale that is not positive.
+
+    Example:
+        >>> import torch
+        >>> from ortho_lightning.regularizers import Cosines, LayerView, Squares
+        >>> penalty = PairwisePenalty(Cosines(), Squares("pairs"))
+        >>> penalty.penalty(LayerView(filters=torch.tensor([[[1.0, 0.0], [1.0, 1.0]]])))
+        tensor(0.5000)
+    """
+
+    def __init__(self, compare: Comparison, reduce: Reduction, scale: float = 1.0) -> None:
+        if not isinstance(compare, Comparison) or not isinstance(reduce, Reduction):
+            raise ConfigurationError(
+                f"compare={compare!r}, reduce={reduce!r}: must be a Comparison, such as Cosines(), and a Reduction, "
+                "such as Squares()"
+            )
+        if not 0 < scale < float("inf"):
+            raise ConfigurationError(f"scale={scale!r}: must be a positive number")
+        reduce.check(compare)
+        self.compare = compare
+        self.reduce = reduce
+        self.scale = scale
+        self.sampling = compare.sampling
+
+    def __repr__(self) -> str:
+        return f"PairwisePenalty({self.compare!r}, {self.reduce!r}, scale={self.scale})"
+
+    def penalty(self, layer: LayerView) -> Tensor:
+        """Return the penalty of one layer."""
+        values = self.compare(layer)
+        if not self.compare.diagonal:
+            values = OF.off_diagonal(values)
+        penalty = self.reduce(values, self.compare.diagonal, layer)
+        return penalty if self.scale == 1 else self.scale * penalty
