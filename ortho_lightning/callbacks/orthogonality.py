@@ -14,10 +14,12 @@ from ortho_lightning.callbacks.monitoring.adapters import Chart
 from ortho_lightning.callbacks.monitoring.arguments import Kind
 from ortho_lightning.callbacks.monitoring.steps import StepCounter
 from ortho_lightning.callbacks.penalty import arguments, compatibility
+from ortho_lightning.callbacks.penalty.decoupled import DecoupledTerm
+from ortho_lightning.callbacks.penalty.loss_term import LossTerm
 from ortho_lightning.callbacks.penalty.memory import PenaltyMemory
 from ortho_lightning.callbacks.penalty.reports import Reports
 from ortho_lightning.callbacks.penalty.scalars import PenaltyScalars, loss_parts
-from ortho_lightning.callbacks.penalty.term import PenaltyTerm, ScheduleFunction, TermOptions
+from ortho_lightning.callbacks.penalty.term import PenaltyTerm, ScheduleFunction, TermOptions, TermState
 from ortho_lightning.callbacks.penalty.weight import PenaltyWeight
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.layers.selection import Layers, select_layers
@@ -58,6 +60,10 @@ class OrthogonalityCallback(LightningCallback):
         monitor: measures and logs the angles; "auto": an :class:`~ortho_lightning.AngleMonitor` on the same layers,
             under the same name and with the same interval; None: the penalty only.
         name: prefix of the logged names and part of the checkpoint key. Several callbacks need several names.
+        apply: "loss": the penalty joins the loss. "decoupled": after each optimizer step, the weights that it moved are
+            moved by ``-lr * weight * gradient`` of the penalty, with the learning rate of their parameter group, as
+            AdamW applies weight decay. For penalties on filters. Under Adam a penalty in the loss is divided by the
+            root of the second moment of the task's gradient, and so is stronger in some layers than in others.
 
     The gradient ratio is ``<name>/gradient_ratio``, and the same with ``/<layer>``. Its numerator is of the penalty of
     all layers at the weight and schedule of that step (without the factor n of ``every_n_steps``), its denominator of
@@ -87,6 +93,7 @@ class OrthogonalityCallback(LightningCallback):
         log_gradient_ratio_every_n_steps: int | None = None,
         monitor: AngleMonitor | Literal["auto"] | None = "auto",
         name: str = "ortho",
+        apply: Literal["loss", "decoupled"] = "loss",
     ) -> None:
         self.regularizer = regularizer
         self.layers = layers
@@ -94,6 +101,7 @@ class OrthogonalityCallback(LightningCallback):
         self.weight = weight
         self.schedule = schedule
         self.every_n_steps = every_n_steps
+        self.apply = apply
         self.sync = sync
         self.log_every_n_steps = log_every_n_steps
         self.log_gradient_ratio_every_n_steps = log_gradient_ratio_every_n_steps
@@ -151,9 +159,9 @@ class OrthogonalityCallback(LightningCallback):
         self._scalars = PenaltyScalars(self.log_every_n_steps)
         self._term = None
         if self.regularizer is not None:
-            options = TermOptions.of(self)
-            state = (self._weight, self._memory, self._layers, self._steps)
-            self._term = PenaltyTerm(options, *state, self._scalars, self._reports)
+            state = TermState(self._weight, self._memory, self._layers, self._steps, self._scalars, self._reports)
+            kind = LossTerm if self.apply == "loss" else DecoupledTerm
+            self._term = kind(TermOptions.of(self), state)
             self._term.attach(trainer, pl_module)
         if self.monitor is not None:
             self.monitor.on_fit_start(trainer, pl_module)
@@ -166,7 +174,7 @@ class OrthogonalityCallback(LightningCallback):
             self._weight.begin()
             self._memory.begin()
         if self._term is not None:
-            self._term.check_schedule(trainer, pl_module)
+            self._term.start(trainer, pl_module)
         dashboard.log_layout_once(trainer, self)
         if self.monitor is not None:
             self.monitor.on_train_start(trainer, pl_module)
@@ -204,7 +212,7 @@ class OrthogonalityCallback(LightningCallback):
             dashboard.log_step(trainer, self.name, self._term.take_gradient_ratios())
             if step % (self.log_every_n_steps or _MANY) == 0:
                 self._term.watch_collapse(self.monitor, fresh=bool(found))
-            if self._term.recorder.steps == (self.log_every_n_steps or _MANY):
+            if self._term.steps == (self.log_every_n_steps or _MANY):
                 self._term.report_silent_layers()
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:

@@ -108,6 +108,22 @@ def weight_of_run(module: nn.Module) -> Tensor | None:
     return weight if isinstance(weight, Tensor) else None
 
 
+def remake_weight(module: nn.Module) -> None:
+    """Make the weight of the older reparametrizations anew from their parameters, as the layer's next run will.
+
+    It keeps the graph of the last run otherwise, which is used up, and the values from before the optimizer's step.
+    """
+    if weight_of_run(module) is None:
+        return
+    training, module.training = module.training, False  # spectral norm's power iteration runs in training mode only
+    try:
+        for hook in list(module._forward_pre_hooks.values()):
+            if hasattr(hook, "apply_mask") or hasattr(hook, "compute_weight"):
+                hook(module, ())
+    finally:
+        module.training = training
+
+
 def weight_parameters(module: nn.Module) -> list[Tensor]:
     """Return the parameters that the layer's weight is made from; itself where nothing reparametrizes it."""
     parametrization = _parametrization(module)

@@ -10,7 +10,7 @@ from torch import nn
 
 from ortho_lightning import GradientShare, OrthogonalityCallback
 from ortho_lightning.layers.filters import whole
-from ortho_lightning.regularizers import LSH, Gram
+from ortho_lightning.regularizers import LSH, Gram, srip
 
 
 class Net(LightningModule):
@@ -57,14 +57,16 @@ REGULARIZERS = {
     "detached": LSH(max_samples=None, detach_inputs=True),
     "gram": Gram(),
     "exact": LSH(probe="exact"),
+    "gaussian": LSH(probe="gaussian"),
+    "srip": srip(),
 }
 
 
-def fit(sync, branching, devices, regularizer="lsh", strategy="ddp", weight=0.5):
+def fit(sync, branching, devices, regularizer="lsh", strategy="ddp", weight=0.5, apply="loss"):
     net = Net(branching)
-    every = 1 if strategy == "ddp" else None
+    every = 1 if strategy == "ddp" and apply == "loss" else None
     callback = OrthogonalityCallback(
-        REGULARIZERS[regularizer], weight=weight, sync=sync, log_gradient_ratio_every_n_steps=every
+        REGULARIZERS[regularizer], weight=weight, sync=sync, log_gradient_ratio_every_n_steps=every, apply=apply
     )
     if strategy == "fsdp2":
         strategy = ModelParallelStrategy(data_parallel_size=devices, tensor_parallel_size=1)
@@ -89,9 +91,9 @@ def fit(sync, branching, devices, regularizer="lsh", strategy="ddp", weight=0.5)
 
 
 if __name__ == "__main__":
-    target, sync, branching, regularizer, strategy, weight = sys.argv[1:7]
+    target, sync, branching, regularizer, strategy, weight, apply = sys.argv[1:8]
     weight = GradientShare(0.1) if weight == "share" else float(weight)
-    net, callback = fit(sync, branching == "branching", 2, regularizer, strategy, weight)
+    net, callback = fit(sync, branching == "branching", 2, regularizer, strategy, weight, apply)
     rank = net.trainer.global_rank if net._trainer is not None else 0
     weights = {f"{name} after": whole(p.detach()) for name, p in net.named_parameters()}
     report = callback.angle_report()

@@ -15,8 +15,8 @@ from tests.integration import ddp_script, ddp_whitening_script
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def run(tmp_path, sync, branching, regularizer="lsh", strategy="ddp", weight="0.5"):
-    return run_program(tmp_path, "ddp_script", sync, branching, regularizer, strategy, weight)
+def run(tmp_path, sync, branching, regularizer="lsh", strategy="ddp", weight="0.5", apply="loss"):
+    return run_program(tmp_path, "ddp_script", sync, branching, regularizer, strategy, weight, apply)
 
 
 def run_program(tmp_path, program, *arguments):
@@ -96,3 +96,13 @@ def test_a_whitening_is_that_of_one_process_over_the_same_rows(tmp_path, rows):
     for name, value in trainer.callback_metrics.items():
         for found in ranks:
             assert found["metrics"][name] == pytest.approx(value.item(), rel=1e-5, abs=1e-6), name
+
+
+@pytest.mark.parametrize("regularizer", ["gram", "gaussian", "srip"])
+def test_a_decoupled_penalty_moves_every_process_as_one_process_alone(tmp_path, regularizer):
+    ranks = run(tmp_path, "local", "plain", regularizer, apply="decoupled")
+    alone, callback = ddp_script.fit("local", False, devices=1, regularizer=regularizer, apply="decoupled")
+    for found in ranks:
+        torch.testing.assert_close(found["penalty"], callback.penalty, rtol=1e-9, atol=0)
+        for name, expected in alone.named_parameters():
+            torch.testing.assert_close(found[f"{name} after"], expected.detach(), rtol=1e-9, atol=1e-12, msg=name)

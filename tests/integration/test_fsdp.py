@@ -29,6 +29,16 @@ def test_fsdp2_gives_the_gradients_weights_and_angles_of_one_process_with_the_jo
             assert layer["mean"] == pytest.approx(expected["mean"], rel=1e-6)
 
 
+@pytest.mark.parametrize("regularizer", ["gram", "srip"])
+def test_a_decoupled_penalty_moves_the_shards_as_one_process_moves_the_whole(tmp_path, regularizer):
+    ranks = run(tmp_path, "local", "plain", regularizer, "fsdp2", apply="decoupled")
+    alone, callback = ddp_script.fit("local", False, devices=1, regularizer=regularizer, apply="decoupled")
+    for found in ranks:
+        torch.testing.assert_close(found["penalty"], callback.penalty, rtol=1e-9, atol=0)
+        for name, expected in alone.named_parameters():
+            torch.testing.assert_close(found[f"{name} after"], expected.detach(), rtol=1e-9, atol=1e-12, msg=name)
+
+
 def test_fsdp1_is_refused_by_name():
     from pytorch_lightning.strategies import FSDPStrategy
 

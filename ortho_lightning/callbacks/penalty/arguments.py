@@ -27,6 +27,7 @@ def check(callback: Any) -> None:
     check_interval("log_every_n_steps", callback.log_every_n_steps)
     check_interval("log_gradient_ratio_every_n_steps", callback.log_gradient_ratio_every_n_steps)
     check_sync(callback.sync, callback.regularizer)
+    check_apply(callback)
     check_name(callback.name)
 
 
@@ -66,6 +67,25 @@ def check_sync(sync: Any, regularizer: Regularizer | None) -> None:
         raise ConfigurationError(
             f"sync='global': {regularizer!r} has no statistics that add up over processes; use sync='local'"
             " (for LSH: or normalize=None)"
+        )
+
+
+def check_apply(callback: Any) -> None:
+    """Raise ConfigurationError for an unknown choice, or what cannot be applied beside the loss."""
+    if callback.apply not in ("loss", "decoupled"):
+        raise ConfigurationError(f"apply={callback.apply!r}: must be 'loss' or 'decoupled'")
+    if callback.apply == "loss" or callback.regularizer is None:
+        return
+    if callback.regularizer.sampling is not None:
+        raise ConfigurationError(
+            f"apply='decoupled' with {callback.regularizer!r}: after the optimizer's step there are no outputs to "
+            "penalize; use a penalty on filters, such as Gram() or LSH(probe='exact'), or apply='loss'"
+        )
+    if isinstance(callback.weight, GradientShare) or callback.log_gradient_ratio_every_n_steps is not None:
+        raise ConfigurationError(
+            "apply='decoupled' with weight=GradientShare(...) or log_gradient_ratio_every_n_steps: the penalty's "
+            "gradient does not pass through the optimizer, so its share of the task's gradient says nothing of its "
+            "share of a step; give a number as weight, or apply='loss'"
         )
 
 

@@ -52,6 +52,15 @@ class Reports:
             "inside of torch.func: leave such layers out with exclude=, or compile after the Trainer has started.",
         )
 
+    def unmoved_layers(self, names: Sequence[str], steps: int) -> None:
+        """Warn of selected layers whose weights were in no optimizer's step."""
+        self.once(
+            "unmoved",
+            f"the weights of {', '.join(map(repr, names))} were in none of {steps} optimizer steps, so nothing is "
+            "applied to them: they are frozen, had no gradient, or belong to no optimizer. Leave such layers out with "
+            "exclude=.",
+        )
+
     def no_weight(self, weight: str) -> None:
         """Warn that no measurement set the weight."""
         self.once(

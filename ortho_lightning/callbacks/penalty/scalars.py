@@ -14,14 +14,16 @@ from ortho_lightning.callbacks.penalty import intercept
 
 @dataclass(frozen=True)
 class Joined:
-    """What joined a step's loss."""
+    """What a step applied."""
 
     total: Tensor
     """The penalty of all layers, without graph."""
     by_layer: Mapping[str, Tensor]
     weight: float
     factor: float
-    """Of the total in the loss: the weight times the interval of a lazy penalty."""
+    """Of the total: the weight times the interval of a lazy penalty."""
+    in_loss: bool = True
+    """Whether it is a part of the loss, or was applied to the weights directly."""
 
     def scalars(self) -> dict[str, float]:
         """Return the penalty of all layers and of each, and its weight; waits for the device."""
@@ -58,11 +60,11 @@ class PenaltyScalars:
         self._diagnostics = diagnostics
 
     def join(self, joined: Joined) -> None:
-        """Take what joined the loss of the batch that is running."""
+        """Take what the batch that is running applied."""
         self._joined = joined
 
     def end_batch(self) -> Joined | None:
-        """Return what joined the loss of the batch, which has ended."""
+        """Return what the batch applied, which has ended."""
         joined, self._joined = self._joined, None
         return joined
 
@@ -72,7 +74,7 @@ class PenaltyScalars:
         Args:
             step: counted from 0.
             logged: the step as loggers count it, which differs after a finder has run.
-            joined: what joined its last batch's loss.
+            joined: what its last batch applied.
             losses: the parts of its last batch's loss.
         """
         self._pending = None
@@ -114,7 +116,7 @@ def loss_parts(trainer: Any, module: Any, outputs: Any, joined: Joined | None) -
     # Lightning takes a loss of shape (1,) too, and has divided it
     total = total.detach().reshape(()) * trainer.accumulate_grad_batches
     penalty = torch.zeros_like(total)
-    if joined is not None:
+    if joined is not None and joined.in_loss:
         penalty = (joined.factor * joined.total).to(total).reshape(())
     task = intercept.task_loss(module)
     task = total if task is None else task.to(total).reshape(())

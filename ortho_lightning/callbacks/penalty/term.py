@@ -1,43 +1,37 @@
-"""The penalty's part in the training steps of one fit: hook, record, penalty, loss."""
+"""What every way of applying a penalty shares: what is due in a step, and what is told of it."""
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
 from ortho_lightning.callbacks.angle_monitor import AngleMonitor
 from ortho_lightning.callbacks.monitoring.angles import layer_angles
 from ortho_lightning.callbacks.monitoring.arguments import Kind
 from ortho_lightning.callbacks.monitoring.steps import StepCounter
-from ortho_lightning.callbacks.penalty import compatibility, intercept
+from ortho_lightning.callbacks.penalty import compatibility
 from ortho_lightning.callbacks.penalty.arguments import schedule_factor
 from ortho_lightning.callbacks.penalty.collapse import CollapseWatch
-from ortho_lightning.callbacks.penalty.gradient_ratio import GradientRatio
 from ortho_lightning.callbacks.penalty.memory import PenaltyMemory
-from ortho_lightning.callbacks.penalty.outweighing import OutweighingWatch
-from ortho_lightning.callbacks.penalty.recording import LayerRecorder
 from ortho_lightning.callbacks.penalty.reports import Reports
 from ortho_lightning.callbacks.penalty.scalars import Joined, PenaltyScalars
 from ortho_lightning.callbacks.penalty.scope import FitScope
-from ortho_lightning.callbacks.penalty.step_penalty import Penalties, StepPenalty
-from ortho_lightning.callbacks.penalty.weight import Measurements, PenaltyWeight
-from ortho_lightning.random import mix
-from ortho_lightning.regularizers import LayerView, Regularizer
-
-_MANY = 50  # steps between looks at the training, where the user gave no interval
+from ortho_lightning.callbacks.penalty.step_penalty import StepPenalty
+from ortho_lightning.callbacks.penalty.weight import PenaltyWeight
+from ortho_lightning.regularizers import Regularizer
 
 ScheduleFunction = Callable[[int, float], float]
+Observer = Callable[[Mapping[str, Tensor]], None]
 
 
 @dataclass(frozen=True)
 class TermOptions:
-    """The arguments of :class:`~ortho_lightning.OrthogonalityCallback` that concern the loss."""
+    """The arguments of :class:`~ortho_lightning.OrthogonalityCallback` that concern the penalty."""
 
     regularizer: Regularizer
     schedule: ScheduleFunction | None
@@ -52,153 +46,94 @@ class TermOptions:
         return cls(**{field.name: getattr(callback, field.name) for field in fields(cls)})
 
 
-class PenaltyTerm:
-    """Records the layers' runs in each training step and adds the penalty to its loss.
+@dataclass(frozen=True)
+class TermState:
+    """What a callback has of its own in a fit, and its term uses."""
+
+    weight: PenaltyWeight
+    """The weight before the schedule."""
+    memory: PenaltyMemory
+    """What the penalty keeps from step to step."""
+    layers: Mapping[str, nn.Module]
+    """The selected layers by name."""
+    steps: StepCounter
+    """The steps done so far."""
+    scalars: PenaltyScalars
+    """What is logged of each step."""
+    reports: Reports
+    """Where what goes wrong is told."""
+
+
+class PenaltyTerm(ABC):
+    """A penalty in the training steps of one fit; subclasses say where it is applied.
 
     Args:
-        options: what to add.
-        weight: of the penalty, before the schedule.
-        memory: what the penalty keeps from step to step.
-        layers: the selected layers by name.
-        steps: the steps done so far.
-        scalars: what is logged of each step.
-        reports: where what goes wrong is told.
+        options: what is applied.
+        state: of the callback.
     """
 
-    def __init__(
-        self,
-        options: TermOptions,
-        weight: PenaltyWeight,
-        memory: PenaltyMemory,
-        layers: Mapping[str, nn.Module],
-        steps: StepCounter,
-        scalars: PenaltyScalars,
-        reports: Reports,
-    ) -> None:
+    def __init__(self, options: TermOptions, state: TermState) -> None:
         self.penalty: Tensor | None = None
         """The last total penalty before weight, without graph."""
-        self._observer: Callable[[Mapping[str, Tensor]], None] | None = None
-        self.recorder = LayerRecorder(layers, options.regularizer.sampling, memory)
         self._options = options
-        self._weight = weight
-        self._layers = layers
-        self._steps = steps
-        self._scalars = scalars
-        self._reports = reports
+        self._weight = state.weight
+        self._memory = state.memory
+        self._layers = state.layers
+        self._steps = state.steps
+        self._scalars = state.scalars
+        self._reports = state.reports
         self._scope = FitScope()
-        self._step_penalty = StepPenalty(layers, options.regularizer, options.sync)
+        self._step_penalty = StepPenalty(state.layers, options.regularizer, options.sync)
         self._collapse = CollapseWatch()
-        self._outweighing = OutweighingWatch(options.log_every_n_steps or _MANY)
-        self._logged_ratios = Measurements()
-        self._gradient_ratio: GradientRatio | None = None
-        self._gradient_ratios: dict[str, float] = {}
-        self._module: nn.Module | None = None
         self._total_steps = math.inf
 
-    # ------------------------------------------------------------------------------------------------ begin and end
+    # ------------------------------------------------------------------------------------- in the order of their calls
 
+    @abstractmethod
     def attach(self, trainer: Any, module: nn.Module) -> None:
-        """Take part in the module's training steps from now on."""
-        self._gradient_ratio = GradientRatio(module, self._layers)
-        self._keep_hooks_of_compiled(module)
-        self._scope.enter(trainer)
-        self._module = module
-        intercept.attach(module, self)
+        """Take part in the fit, which begins."""
 
-    def check_schedule(self, trainer: Any, module: Any) -> None:
+    def start(self, trainer: Any, module: Any) -> None:
         """Find the length of the training, and reject a schedule that cannot work before the first batch."""
         if self._options.schedule is not None:
             self._total_steps = compatibility.total_steps(trainer, module)
             if self._steps.step < self._total_steps:
                 self._schedule_factor()
 
-    def begin_batch(self, trainer: Any, observer: Callable[[Mapping[str, Tensor]], None] | None) -> None:
+    def begin_batch(self, trainer: Any, observer: Observer | None) -> None:
         """Take part in the steps of this batch; ``observer`` gets the sampled outputs, where there are any."""
-        self._observer = observer
         self._scope.begin_batch(trainer)
 
     def end_batch(self) -> Joined | None:
-        """Return what joined the loss of the batch, which has ended."""
+        """Return what was applied in the batch, which has ended."""
         self._scope.end_batch()
-        self.recorder.settle()
         return self._scalars.end_batch()
 
+    @abstractmethod
     def detach(self) -> None:
-        """Leave the module as it was; safe to call twice."""
-        self.recorder.close()
-        self._scope.leave()
-        self._gradient_ratio = None
-        if self._module is not None:
-            intercept.detach(self._module, self)
-            self._module = None
-
-    # ----------------------------------------------------------------------- the training step, in the order of events
-
-    def serves(self, module: Any) -> bool:
-        """Return whether this training step belongs to the term's own fit."""
-        if self._scope.serves(module._trainer):
-            return True
-        if self._scope.is_over:  # an error ended it, and the callback was not told
-            self.detach()
-        return False
-
-    def recording(self, module: Any) -> contextlib.AbstractContextManager[None]:
-        """Record the runs of the layers, if this step has a penalty."""
-        if not self._is_due:
-            return contextlib.nullcontext()
-        self._keep_hooks_of_compiled(module)  # another callback may have compiled it since
-        return self.recorder.record(seed=mix(self._steps.step, module.trainer.global_rank))
-
-    def weighted_penalty(self, loss: Tensor) -> Tensor | None:
-        """Return the penalty of the runs in the loss's graph as it joins the loss; None if nothing does."""
-        if not self._is_due:
-            return None
-        step, scheduled = self._steps.step, self._schedule_factor()
-        joins = scheduled > 0 and not self._weight.is_zero
-        with torch.set_grad_enabled(joins):
-            views = self._step_penalty.views(self.recorder.take(loss))
-            penalties = self._step_penalty.total(views, loss.device)
-        if joins:
-            self._measure_gradients(penalties, loss, scheduled)
-        if penalties is None:
-            self._watch_independence()
-            return None
-        weight = scheduled * (self._weight.value or 0.0)
-        if self._scalars.wants_diagnostics(step):
-            self._scalars.diagnosed(step, self._step_penalty.diagnostics(views))
-        self._show_outputs(views)
-        self.penalty = penalties.total.detach()
-        self._collapse.update(self.penalty)
-        factor = weight * self._options.every_n_steps
-        self._scalars.join(Joined(self.penalty, penalties.by_layer, weight, factor))
-        if weight == 0:
-            return None
-        before_schedule = self._weight.value or 0.0
-        message = self._outweighing.check(
-            self.penalty, loss, weight, before_schedule, lambda: self._step_penalty.floor(views) or 0.0
-        )
-        if message is not None:
-            self._reports.once("outweighing", message.format(weight=self._weight))
-        return factor * penalties.total
-
-    def step_ran(self, module: Any) -> None:
-        """Report runs whose penalty is lost, and forget them."""
-        if self.recorder.pending and not module.automatic_optimization:
-            self._reports.unjoined_runs()
-        self.recorder.discard()
+        """Leave everything as it was; safe to call twice."""
 
     # -------------------------------------------------------------------------------------------------- between steps
 
+    @property
+    @abstractmethod
+    def seen(self) -> set[str]:
+        """Names of the layers that took part in a step."""
+
+    @property
+    @abstractmethod
+    def steps(self) -> int:
+        """Steps with a penalty so far."""
+
     def take_gradient_ratios(self) -> dict[str, float]:
         """Return the gradient ratios that were measured since the last call."""
-        found, self._gradient_ratios = self._gradient_ratios, {}
-        return found
+        return {}
 
     def report_silent_layers(self) -> None:
-        """Warn of layers that did not run in any step."""
-        silent = [name for name in self._layers if name not in self.recorder.seen]
-        if silent and self.recorder.steps > 0:
-            self._reports.silent_layers(silent, self.recorder.steps)
+        """Warn of layers that did not take part in any step."""
+        silent = [name for name in self._layers if name not in self.seen]
+        if silent and self.steps > 0:
+            self._reports.silent_layers(silent, self.steps)
 
     def watch_collapse(self, monitor: AngleMonitor | None, fresh: bool) -> None:
         """Warn if the filters or their responses fall together.
@@ -220,18 +155,10 @@ class PenaltyTerm:
         """Whether the step at hand samples outputs for its penalty."""
         return self._options.regularizer.sampling is not None and self._is_due
 
-    def _watch_independence(self) -> None:
-        if self.recorder.pending and self._module is not None and self._module.automatic_optimization:
-            self._reports.independent_loss()
-
     @property
     def moves(self) -> Kind:
         """The kind of angle that the penalty is on."""
         return "filter" if self._options.regularizer.sampling is None else "response"
-
-    def _show_outputs(self, views: Mapping[str, Sequence[LayerView]]) -> None:
-        if self._observer is not None:
-            self._observer({name: own[0].outputs for name, own in views.items()})
 
     @property
     def _is_due(self) -> bool:
@@ -239,34 +166,3 @@ class PenaltyTerm:
 
     def _schedule_factor(self) -> float:
         return schedule_factor(self._options.schedule, self._steps.step, self._total_steps)
-
-    def _keep_hooks_of_compiled(self, module: nn.Module) -> None:
-        if not self.recorder.persistent and compatibility.is_compiled(module):
-            self.recorder.persist()
-            kinds, limit = compatibility.recompilations(self._layers.values())
-            if kinds > limit:
-                self._reports.recompilations(kinds, limit)
-
-    def _measure_gradients(self, penalties: Penalties | None, loss: Tensor, scheduled: float) -> None:
-        """Measure the ratio of the gradients if it is due for the weight or for the log."""
-        step, batch = self._steps.step, self.recorder.steps
-        for_weight = self._weight.is_due(step, batch)
-        every = self._options.log_gradient_ratio_every_n_steps
-        for_log = every is not None and self._logged_ratios.is_due(step // every, batch)
-        if self._gradient_ratio is None or self._module is None or not (for_weight or for_log):
-            return
-        total = None if penalties is None else penalties.total
-        trial = self._weight.value or _evening_out(total, loss)
-        scale = compatibility.loss_scale(self._module.trainer)
-        ratios = self._gradient_ratio.measure(total, loss, batch, scale, scheduled * trial)
-        if for_weight and self._weight.measured(ratios.get("gradient_ratio"), batch):
-            self._reports.no_weight(str(self._weight))
-        weight = scheduled * (self._weight.value or 0.0)
-        self._gradient_ratios |= {name: weight * ratio for name, ratio in ratios.items()}
-
-
-def _evening_out(penalty: Tensor | None, loss: Tensor) -> float:
-    """Return the weight, within a factor of a million, at which the penalty is as large as the loss."""
-    above, below = abs(float(loss.detach())), 0.0 if penalty is None else float(penalty.detach())
-    found = above / below if below > 0 else 1.0
-    return min(max(found, 1e-6), 1e6) if math.isfinite(found) else 1.0
