@@ -24,6 +24,7 @@ def covariance(outputs: Tensor, correction: int = 0) -> Tensor:
         ConfigurationError: for another correction, or fewer than two dimensions.
 
     Example:
+        >>> import torch
         >>> covariance(torch.tensor([[1.0, 2.0], [-1.0, -2.0]]))
         tensor([[1., 2.],
                 [2., 4.]])

@@ -1,4 +1,4 @@
-"""What a penalty compares: numbers that are 0 where nothing of a layer repeats something else of it."""
+"""Comparisons: numbers that are 0 where nothing of a layer repeats something else of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the values of a comparison become one number, the penalty of a layer."""
+"""Reductions of the values of a comparison to one number, the penalty of a layer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What penalties keep from step to step, by layer."""
+"""Memory of penalties from step to step, by layer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every way of applying a penalty shares: what is due in a step, and what is told of it."""
+"""Base class of the ways to apply a penalty: what is due in a step, and what is told of it."""
 
 from __future__ import annotations
 
