@@ -4,7 +4,13 @@ from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as _version
 
 from ortho_lightning import functional, regularizers, schedules
-from ortho_lightning.callbacks import AngleMonitor, OrthogonalityCallback, WhiteningCallback, suggest_weight
+from ortho_lightning.callbacks import (
+    AngleMonitor,
+    OrthogonalConstraint,
+    OrthogonalityCallback,
+    WhiteningCallback,
+    suggest_weight,
+)
 from ortho_lightning.nn import Whitening
 from ortho_lightning.regularizers import LSH, Gram
 from ortho_lightning.weights import GradientShare
@@ -19,6 +25,7 @@ __all__ = [
     "AngleMonitor",
     "GradientShare",
     "Gram",
+    "OrthogonalConstraint",
     "OrthogonalityCallback",
     "Whitening",
     "WhiteningCallback",

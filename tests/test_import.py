@@ -7,7 +7,7 @@ import pytest
 
 # Distributions whose import takes long or that may be missing; they are imported where they are used.
 HEAVY = {
-    "faiss", "h5py", "hydra", "jinja2", "lightning", "matplotlib", "omegaconf", "optuna", "pandas", "scipy",
+    "faiss", "geotorch", "h5py", "hydra", "jinja2", "lightning", "matplotlib", "omegaconf", "optuna", "pandas", "scipy",
     "sentence_transformers", "sklearn", "tensorboard", "torchvision", "transformers",
 }  # fmt: skip
 

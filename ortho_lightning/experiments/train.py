@@ -68,7 +68,7 @@ def run(config: DictConfig) -> RunRecord:
 
 
 def _callbacks(config: DictConfig) -> list[Callback]:
-    callbacks = [instantiate(part) for part in config.callbacks.values()]
+    callbacks = [instantiate(part) for part in config.callbacks.values() if part is not None]
     if config.trainer.enable_checkpointing:
         return callbacks
     return [callback for callback in callbacks if not isinstance(callback, Checkpoint)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
 from ortho_lightning.errors import ConfigurationError
+from ortho_lightning.layers.constraint import constrained_parameters
+from ortho_lightning.models.optimizers import Muon
 
 
 class Classifier(LightningModule):
@@ -27,6 +29,7 @@ class Classifier(LightningModule):
         warmup: share of the training in which the one-cycle schedule rises.
         label_smoothing: in [0, 1).
         decay_norms: whether weight decay also acts on biases and norm layers.
+        kernel_optimizer: trains the kernels of hidden layers in place of ``optimizer``; None: that trains all.
         channels_last: use this memory layout for images and kernels, faster for convolutions. Other inputs keep theirs.
     """
 
@@ -40,6 +43,7 @@ class Classifier(LightningModule):
         label_smoothing: float = 0.0,
         decay_norms: bool = False,
         channels_last: bool = False,
+        kernel_optimizer: Muon | None = None,
     ) -> None:
         super().__init__()
         if schedule not in ("onecycle", "cosine", "constant"):
@@ -56,6 +60,7 @@ class Classifier(LightningModule):
         self.warmup = warmup
         self.label_smoothing = label_smoothing
         self.decay_norms = decay_norms
+        self.kernel_optimizer = kernel_optimizer
         self.train_accuracy = MulticlassAccuracy(num_classes, average="micro")
         self.val_accuracy = MulticlassAccuracy(num_classes, average="micro")
         self.test_accuracy = MulticlassAccuracy(num_classes, average="micro")
@@ -90,10 +95,10 @@ class Classifier(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer and its schedule."""
-        decayed = [p for p in self.net.parameters() if self.decay_norms or p.dim() > 1]
-        others = [p for p in self.net.parameters() if not (self.decay_norms or p.dim() > 1)]
-        groups: list[dict[str, Any]] = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
-        optimizer = self.make_optimizer([group for group in groups if group["params"]])
+        kernels = [] if self.kernel_optimizer is None else self.kernel_optimizer.kernels(self)
+        optimizer = self.make_optimizer(self._groups(kernels))
+        if self.kernel_optimizer is not None:
+            optimizer = self.kernel_optimizer.beside(optimizer, kernels)
         if self.schedule == "constant":
             return optimizer
         shape = partial(one_cycle, warmup=self.warmup) if self.schedule == "onecycle" else cosine
@@ -106,6 +111,17 @@ class Classifier(LightningModule):
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _groups(self, left_out: Sequence[Tensor]) -> list[dict[str, Any]]:
+        """The parameters with weight decay and those without: biases, norms, and filters of a fixed length."""
+        kept = {id(p) for p in left_out}
+        fixed = {id(p) for p in constrained_parameters(self.net)}
+        decayed, others = [], []
+        for p in self.net.parameters():
+            if id(p) not in kept:
+                (decayed if (self.decay_norms or p.dim() > 1) and id(p) not in fixed else others).append(p)
+        groups: list[dict[str, Any]] = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
+        return [group for group in groups if group["params"]]
 
 
 def cosine(progress: float) -> float:

@@ -3,6 +3,7 @@ from functools import partial
 import pytest
 import torch
 
+from ortho_lightning import OrthogonalConstraint
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.models import Classifier, PointNet, SmallCNN, resnet18_cifar
 from ortho_lightning.models.classifier import cosine, one_cycle
@@ -41,13 +42,13 @@ def test_transforms_begin_as_the_identity():
     torch.testing.assert_close(aligned(x), plain(x))
 
 
-def test_transform_penalty_is_the_distance_from_an_orthogonal_matrix():
+def test_transform_penalty_is_half_the_squared_distance_from_orthogonal_matrices_summed_over_the_batch():
     net = PointNet(width=8, feature_transform=True, transform_penalty=0.5)
     logits, penalty = net(torch.randn(4, 3, 20))
     assert logits.shape == (4, 10)
     assert penalty.item() == 0.0
     torch.nn.init.constant_(net.feature_transform.matrix.bias, 0.0)
-    assert net(torch.randn(4, 3, 20))[1].item() == pytest.approx(0.5 * 8)
+    assert net(torch.randn(4, 3, 20))[1].item() == pytest.approx(0.5 * 4 * 8 / 2)
     assert isinstance(net.eval()(torch.randn(4, 3, 20)), torch.Tensor)
     with pytest.raises(ConfigurationError, match="transform_penalty=1"):
         PointNet(transform_penalty=1.0)
@@ -83,3 +84,11 @@ def test_one_cycle_is_that_of_torch():
 
 def test_cosine_falls_to_zero():
     assert [cosine(p) for p in (0.0, 0.5, 1.0)] == pytest.approx([1.0, 0.5, 0.0])
+
+
+def test_weight_decay_spares_filters_of_a_fixed_length():
+    module = Classifier(SmallCNN(width=4), 10, partial(torch.optim.SGD, lr=0.1, weight_decay=0.5), "constant")
+    OrthogonalConstraint(layers="net.blocks.*").apply(module)
+    decayed, spared = module.configure_optimizers().param_groups
+    assert [id(p) for p in decayed["params"]] == [id(module.net.head.weight)]
+    assert len(decayed["params"]) + len(spared["params"]) == len(list(module.net.parameters()))

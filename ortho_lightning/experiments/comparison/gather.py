@@ -23,7 +23,14 @@ from ortho_lightning.experiments.comparison.run_folder import (
 
 # Where the configurations of compared runs may differ: within an arm, and between arms.
 _OF_SEED_AND_PLACE = {"seed", "data.seed", "data.root", "data.cache_dir"}
-_OF_ARM = ("regularizer.", "callbacks.orthogonality.", "callbacks.best.", "callbacks.last.")
+_OF_ARM = (
+    "regularizer.",
+    "callbacks.orthogonality.",
+    "callbacks.constraint",
+    "callbacks.best.",
+    "callbacks.last.",
+    "model.kernel_optimizer",
+)
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils import parametrizations, parametrize
 
-from ortho_lightning.errors import ConfigurationError
+from ortho_lightning.layers.constraint import Constraint, constrain
 from ortho_lightning.layers.filters import effective_weight
 
 Penalty = Callable[[], Tensor]
@@ -84,51 +82,21 @@ def ocnn(layers: dict[str, nn.Module]) -> Penalty:
     return lambda: torch.stack([of_layer(layer) for layer in layers.values()]).sum()
 
 
-class _Flat(nn.Module):
-    """A kernel as a matrix, for parametrizations of matrices."""
-
-    def __init__(self, weight: Tensor) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(weight.detach().flatten(1).clone())
-
-
-class _FromFlat(nn.Module):
-    """Parametrization of a layer's weight by the matrix of another module."""
-
-    def __init__(self, flat: nn.Module) -> None:
-        super().__init__()
-        self.flat = flat
-
-    def forward(self, weight: Tensor) -> Tensor:
-        matrix: Tensor = self.flat.weight  # type: ignore[assignment]
-        return matrix.view(weight.shape)
-
-
-def _parametrized(layers: dict[str, nn.Module], constrain: Callable[[nn.Module], object]) -> None:
-    for layer in layers.values():
-        flat = _Flat(effective_weight(layer))
-        constrain(flat)
-        parametrize.register_parametrization(layer, "weight", _FromFlat(flat))
-
-
-def orthogonal(layers: dict[str, nn.Module]) -> None:
-    """Apply ``torch.nn.utils.parametrizations.orthogonal`` with its defaults to the flattened kernels."""
-    _parametrized(layers, lambda flat: parametrizations.orthogonal(flat))
+def hard(layers: dict[str, nn.Module]) -> None:
+    """Constrain the filters by ``torch.nn.utils.parametrizations.orthogonal`` with its defaults."""
+    _constrain(layers, Constraint())
 
 
 def geotorch(layers: dict[str, nn.Module]) -> None:
-    """Apply ``geotorch.orthogonal`` with its defaults to the flattened kernels."""
-    library = _installed("geotorch")
-    _parametrized(layers, lambda flat: library.orthogonal(flat, "weight"))  # type: ignore[attr-defined]
+    """Constrain the filters by ``geotorch.orthogonal`` with its defaults."""
+    _constrain(layers, Constraint("geotorch"))
 
 
-def _installed(name: str) -> object:
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        raise ConfigurationError(f"arms: {name!r} needs the package of that name: pip install {name}") from None
+def _constrain(layers: dict[str, nn.Module], constraint: Constraint) -> None:
+    for name, layer in layers.items():
+        constrain(name, layer, constraint)
 
 
 BASELINES: dict[str, Callable[[dict[str, nn.Module]], Penalty | None]] = {
-    baseline.__name__: baseline for baseline in (recipe, gram_by_hand, srip, ocnn, orthogonal, geotorch)
+    baseline.__name__: baseline for baseline in (recipe, gram_by_hand, srip, ocnn, hard, geotorch)
 }

@@ -52,7 +52,7 @@ def identity(config: Any) -> dict[str, Any]:
     """Return the part of a resolved configuration that two runs must share for one to resume the other."""
     kept = {key: value for key, value in config.items() if key not in _MAY_DIFFER | {"logger"}}
     kept["trainer"] = {key: value for key, value in config["trainer"].items() if key not in _TRAINER_MAY_DIFFER}
-    kept["callbacks"] = {name: {**part, "dirpath": None} for name, part in config["callbacks"].items()}
+    kept["callbacks"] = {name: {**part, "dirpath": None} for name, part in config["callbacks"].items() if part}
     return kept
 
 

@@ -60,10 +60,10 @@ def test_gram_by_hand_is_the_gram_penalty_and_srip_stays_below_it():
     assert 0 < BASELINES["srip"](layers)() <= expected
 
 
-def test_the_orthogonal_parametrization_makes_orthogonal_filters():
+def test_the_hard_constraint_makes_orthogonal_filters():
     net = network()
     layers = select_layers(net)
-    BASELINES["orthogonal"](layers)
+    BASELINES["hard"](layers)
     for layer in layers.values():
         assert OF.gram_penalty(layer_filters(layer)).item() < 1e-8
     net(torch.randn(2, 3, 8, 8)).sum().backward()
