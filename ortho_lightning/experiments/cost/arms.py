@@ -2,37 +2,44 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import statistics
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.utils import instantiate
+from omegaconf import DictConfig
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ortho_lightning import OrthogonalityCallback
 from ortho_lightning.errors import ConfigurationError
+from ortho_lightning.experiments.common.cli import conf_dir
 from ortho_lightning.experiments.common.clock import StepClock
 from ortho_lightning.experiments.cost.baselines import BASELINES
 from ortho_lightning.experiments.cost.memory import StepMemory
 from ortho_lightning.experiments.cost.networks import compared, unreached
 from ortho_lightning.layers.selection import select_layers
-from ortho_lightning.regularizers import LSH, Gram, Regularizer
+from ortho_lightning.models import Muon
+from ortho_lightning.regularizers import LSH
 
-REGULARIZERS: dict[str, Callable[[], Regularizer]] = {
-    "lsh": LSH,
+VARIANTS: dict[str, Callable[[], LSH]] = {
     "lsh_512": lambda: LSH(max_samples=512),
     "lsh_2048": lambda: LSH(max_samples=2048),
     "lsh_all_rows": lambda: LSH(max_samples=None),
-    "lsh_gaussian": lambda: LSH(probe="gaussian"),
-    "lsh_exact": lambda: LSH(probe="exact"),
-    "gram": Gram,
-    "gram_offdiag": lambda: Gram(off_diagonal=True),
 }
-ARMS = ("none", *REGULARIZERS, "lsh_every_4", *BASELINES)
+_CONFIGURED = sorted(path.stem for path in (Path(conf_dir()) / "regularizer").glob("*.yaml"))
+_WITHOUT_PENALTY = ("none", "muon", *BASELINES)
+PENALTIES = tuple(name for name in _CONFIGURED if name not in _WITHOUT_PENALTY)
+"""The arms of conf/regularizer with a penalty of the package."""
+ARMS = ("none", *PENALTIES, *VARIANTS, "lsh_every_4", *BASELINES, "muon")
 _WEIGHT = 1e-4  # of the penalty; its size does not change the cost
 
 
@@ -43,6 +50,7 @@ class _Subject(LightningModule):
         super().__init__()
         self.network = network
         self.penalty: Callable[[], Tensor] | None = None
+        self.muon = False
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         output = self.network(batch[0])
@@ -50,7 +58,11 @@ class _Subject(LightningModule):
         return loss if self.penalty is None else loss + _WEIGHT * self.penalty()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=1e-3, momentum=0.9)
+        kernels = Muon().kernels(self) if self.muon else []
+        by_muon = {id(kernel) for kernel in kernels}
+        others = (parameter for parameter in self.parameters() if id(parameter) not in by_muon)
+        rest = torch.optim.SGD(others, lr=1e-3, momentum=0.9)
+        return Muon().beside(rest, kernels) if self.muon else rest
 
 
 class Arm:
@@ -133,16 +145,26 @@ def named_arm(name: str, network: nn.Module, batch: tuple[Tensor, Tensor], optio
     subject = _Subject(copy.deepcopy(network))
     if name in BASELINES:
         subject.penalty = BASELINES[name](select_layers(subject, compared(network), unreached(network)))
-    if name in BASELINES or name == "none":
+    subject.muon = name == "muon"
+    if name in _WITHOUT_PENALTY:
         return Arm(name, subject, batch, options)
     every = 4 if name == "lsh_every_4" else 1
+    regularizer = _configured("lsh" if name == "lsh_every_4" else name)
     callback = OrthogonalityCallback(
-        LSH() if name == "lsh_every_4" else REGULARIZERS[name](),
+        VARIANTS[name]() if name in VARIANTS else instantiate(regularizer.penalty),
         layers=compared(network),
         exclude=unreached(network),
         weight=_WEIGHT,
         every_n_steps=every,
         log_every_n_steps=None,
         monitor=None,
+        apply=regularizer.get("apply", "loss"),
     )
     return Arm(name, subject, batch, options, callback, every)
+
+
+def _configured(name: str) -> DictConfig:
+    """Return the file of an arm in conf/regularizer, or that of lsh for its variants."""
+    running = GlobalHydra.instance().is_initialized()
+    with contextlib.nullcontext() if running else initialize_config_dir(conf_dir(), version_base="1.3"):
+        return compose("train", [f"regularizer={'lsh' if name in VARIANTS else name}"]).regularizer

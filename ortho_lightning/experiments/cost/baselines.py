@@ -50,38 +50,6 @@ def gram_by_hand(layers: dict[str, nn.Module]) -> Penalty:
     return lambda: torch.stack([of_layer(layer) for layer in layers.values()]).sum()
 
 
-def srip(layers: dict[str, nn.Module]) -> Penalty:
-    """Return the spectral restricted isometry penalty (Bansal et al. 2018) with one power iteration."""
-    generator = torch.Generator().manual_seed(0)
-
-    def of_layer(layer: nn.Module) -> Tensor:
-        w = effective_weight(layer).flatten(1)
-        w = w if len(w) <= w.shape[1] else w.T
-        difference = w @ w.T - torch.eye(len(w), device=w.device)
-        u = F.normalize(torch.rand(len(w), 1, generator=generator).to(w.device), dim=0)
-        v = F.normalize(difference @ u, dim=0)
-        return (difference @ v).norm() ** 2
-
-    return lambda: torch.stack([of_layer(layer) for layer in layers.values()]).sum()
-
-
-def ocnn(layers: dict[str, nn.Module]) -> Penalty:
-    """Return the self-convolution penalty (Wang et al. 2020), and the Gram penalty for linear layers."""
-
-    def of_layer(layer: nn.Module) -> Tensor:
-        w = effective_weight(layer)
-        if not isinstance(layer, nn.Conv2d):
-            w = w.flatten(1)[:, :, None, None]
-        stride = layer.stride[0] if isinstance(layer, nn.Conv2d) else 1
-        products = F.conv2d(w, w, stride=stride, padding=(w.shape[-1] - 1) // stride * stride)
-        target = torch.zeros_like(products)
-        middle = products.shape[-1] // 2
-        target[:, :, middle, middle] = torch.eye(len(w), device=w.device)
-        return ((products - target) ** 2).sum()
-
-    return lambda: torch.stack([of_layer(layer) for layer in layers.values()]).sum()
-
-
 def hard(layers: dict[str, nn.Module]) -> None:
     """Constrain the filters by ``torch.nn.utils.parametrizations.orthogonal`` with its defaults."""
     _constrain(layers, Constraint())
@@ -98,5 +66,5 @@ def _constrain(layers: dict[str, nn.Module], constraint: Constraint) -> None:
 
 
 BASELINES: dict[str, Callable[[dict[str, nn.Module]], Penalty | None]] = {
-    baseline.__name__: baseline for baseline in (recipe, gram_by_hand, srip, ocnn, hard, geotorch)
+    baseline.__name__: baseline for baseline in (recipe, gram_by_hand, hard, geotorch)
 }
