@@ -26,6 +26,7 @@ from ortho_lightning.callbacks.penalty.scalars import Joined, PenaltyScalars
 from ortho_lightning.callbacks.penalty.scope import FitScope
 from ortho_lightning.callbacks.penalty.step_penalty import Penalties, StepPenalty
 from ortho_lightning.callbacks.penalty.weight import Measurements, PenaltyWeight
+from ortho_lightning.layers.parts import Part
 from ortho_lightning.random import mix
 from ortho_lightning.regularizers import LayerView, Regularizer
 
@@ -67,7 +68,7 @@ class PenaltyTerm:
         self,
         options: TermOptions,
         weight: PenaltyWeight,
-        layers: Mapping[str, nn.Module],
+        layers: Mapping[str, Part],
         steps: StepCounter,
         scalars: PenaltyScalars,
         reports: Reports,
