@@ -9,6 +9,7 @@ from ortho_lightning.functional.angles import (
     pairwise_cosines,
     welch_floor,
 )
+from ortho_lightning.functional.cross import cross_gram_penalty, group_similarity
 from ortho_lightning.functional.gram import gram_penalty
 from ortho_lightning.functional.lsh import (
     lsh_active_fraction,
@@ -23,6 +24,7 @@ from ortho_lightning.functional.lsh import (
     similarity_penalty,
 )
 from ortho_lightning.functional.moments import Moments
+from ortho_lightning.functional.orthonormality import orthonormality_distance
 from ortho_lightning.functional.responses import (
     ResponseStatistics,
     response_angles,
@@ -44,8 +46,10 @@ __all__ = [
     "Moments",
     "ResponseStatistics",
     "angle_statistics",
+    "cross_gram_penalty",
     "effective_rank",
     "gram_penalty",
+    "group_similarity",
     "lsh_active_fraction",
     "lsh_penalties",
     "lsh_penalty",
@@ -57,6 +61,7 @@ __all__ = [
     "null_density",
     "null_std",
     "numerical_rank",
+    "orthonormality_distance",
     "pairwise_angles",
     "pairwise_cosines",
     "principal_axes",
