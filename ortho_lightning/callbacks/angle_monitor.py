@@ -16,7 +16,8 @@ from ortho_lightning.callbacks.monitoring.responses import ResponseMonitor, resp
 from ortho_lightning.callbacks.monitoring.steps import StepCounter
 from ortho_lightning.callbacks.penalty.compatibility import is_compiled
 from ortho_lightning.functional import AngleStatistics, ResponseStatistics
-from ortho_lightning.layers.selection import Layers, check_selection, select_layers
+from ortho_lightning.layers.parts import Part
+from ortho_lightning.layers.selection import Layers, check_selection, select_parts
 
 MAX_SAMPLES = 768
 """Samples of a layer's outputs for its response angles: their sampling error is at most 3.2 degrees."""
@@ -30,7 +31,9 @@ class AngleMonitor(LightningCallback):
 
     Args:
         layers: None for every Conv1d/2d/3d and Linear with two or more filters; a shell-style pattern for the whole
-            dotted name (``"layer*.conv*"``), a list of patterns, or a predicate ``(name, module) -> bool``.
+            dotted name (``"layer*.conv*"``), with ``:`` and a part of modules with several kernels
+            (``"encoder.*.self_attn:q"``), a list of patterns, or a predicate ``(name, module) -> bool``. What has no
+            filters, or no outputs of its own, is measured by the other kind of angle only.
         exclude: layers to leave out, likewise.
         kinds: which angles: "filter", between the weights, and "response", between what the filters say of the inputs
             that they really get (:func:`~ortho_lightning.functional.response_angles`). Response angles come from the
@@ -76,7 +79,7 @@ class AngleMonitor(LightningCallback):
         self.name = name
         self.measured: dict[str, AngleStatistics] = {}
         """What was measured last, by layer."""
-        self._layers: dict[str, nn.Module] = {}
+        self._layers: dict[str, Part] = {}
         self._responses: ResponseMonitor | None = None
         self._module: nn.Module | None = None
         self._steps = StepCounter()
@@ -102,7 +105,7 @@ class AngleMonitor(LightningCallback):
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Select the layers."""
         self._module = pl_module
-        self._layers = select_layers(pl_module, self.layers, self.exclude)
+        self._layers = select_parts(pl_module, self.layers, self.exclude, outputs="allowed")
         self._steps.begin_fit()
         self._responses = ResponseMonitor(self._layers, MAX_SAMPLES) if "response" in self.kinds else None
         self._began = True

@@ -22,7 +22,8 @@ from ortho_lightning.callbacks.penalty.scalars import PenaltyScalars, loss_parts
 from ortho_lightning.callbacks.penalty.term import PenaltyTerm, ScheduleFunction, TermOptions, TermState
 from ortho_lightning.callbacks.penalty.weight import PenaltyWeight
 from ortho_lightning.errors import ConfigurationError
-from ortho_lightning.layers.selection import Layers, select_layers
+from ortho_lightning.layers.parts import Part
+from ortho_lightning.layers.selection import Layers, select_parts
 from ortho_lightning.regularizers import LSH, Regularizer
 from ortho_lightning.weights import GradientShare
 
@@ -45,7 +46,9 @@ class OrthogonalityCallback(LightningCallback):
     Args:
         regularizer: a :class:`~ortho_lightning.regularizers.Regularizer`; None: measure angles only, change nothing.
         layers: None for every Conv1d/2d/3d and Linear with two or more filters; a shell-style pattern for the whole
-            dotted name (``"layer*.conv*"``), a list of patterns, or a predicate ``(name, module) -> bool``.
+            dotted name (``"layer*.conv*"``), with ``:`` and a part of modules with several kernels
+            (``"encoder.*.self_attn:q"``), a list of patterns, or a predicate ``(name, module) -> bool``; for penalties
+            on outputs also :class:`~ortho_lightning.layers.OutputsOf` any modules.
         exclude: layers to leave out, likewise.
         weight: 0 or more, or a :class:`~ortho_lightning.GradientShare`: total loss = task loss + weight * schedule(
             step, total_steps) * sum over layers of the penalty. 0: measured and logged only; training is bit-identical.
@@ -117,7 +120,7 @@ class OrthogonalityCallback(LightningCallback):
         self._scalars = PenaltyScalars(log_every_n_steps)
         self._weight = PenaltyWeight(weight)
         self._memory = PenaltyMemory()
-        self._layers: dict[str, nn.Module] = {}
+        self._layers: dict[str, Part] = {}
         self._term: PenaltyTerm | None = None
         self._began = False
 
@@ -153,7 +156,7 @@ class OrthogonalityCallback(LightningCallback):
         gradients = self._weight.measures or self.log_gradient_ratio_every_n_steps is not None
         compatibility.check_strategy(trainer, gradients)
         outputs = self.regularizer is not None and self.regularizer.sampling is not None
-        self._layers = select_layers(pl_module, self.layers, self.exclude, outputs=outputs)
+        self._layers = select_parts(pl_module, self.layers, self.exclude, outputs=outputs)
         self._steps.begin_fit()
         self._reports = Reports(self.name)
         self._scalars = PenaltyScalars(self.log_every_n_steps)

@@ -22,7 +22,7 @@ from ortho_lightning.callbacks.penalty.gradient_ratio import GradientRatio
 from ortho_lightning.callbacks.penalty.recording import LayerRecorder
 from ortho_lightning.callbacks.penalty.step_penalty import StepPenalty
 from ortho_lightning.errors import ConfigurationError
-from ortho_lightning.layers.selection import Layers, check_selection, select_layers
+from ortho_lightning.layers.selection import Layers, check_selection, select_parts
 from ortho_lightning.regularizers import LSH, Regularizer
 
 
@@ -119,7 +119,7 @@ class _Probe(LightningCallback):
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         sampling = self._regularizer.sampling
         check_strategy(trainer, gradient_ratio=True)
-        layers = select_layers(pl_module, *self._selection, outputs=sampling is not None)
+        layers = select_parts(pl_module, *self._selection, outputs=sampling is not None)
         self._trainer = trainer
         self._recorder = LayerRecorder(layers, sampling)
         self._step_penalty = StepPenalty(layers, self._regularizer, "local")

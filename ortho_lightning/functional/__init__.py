@@ -12,6 +12,7 @@ from ortho_lightning.functional.angles import (
 )
 from ortho_lightning.functional.convolution import self_convolution
 from ortho_lightning.functional.covariance import correlation, covariance
+from ortho_lightning.functional.cross import cross_gram_penalty, group_similarity
 from ortho_lightning.functional.energy import hyperspherical_energy, koleo
 from ortho_lightning.functional.gram import gram_matrix, gram_penalty
 from ortho_lightning.functional.lsh import (
@@ -27,6 +28,7 @@ from ortho_lightning.functional.lsh import (
     similarity_penalty,
 )
 from ortho_lightning.functional.moments import Moments
+from ortho_lightning.functional.orthonormality import orthonormality_distance
 from ortho_lightning.functional.power_iteration import spectral_norm
 from ortho_lightning.functional.responses import (
     ResponseStatistics,
@@ -51,9 +53,11 @@ __all__ = [
     "angle_statistics",
     "correlation",
     "covariance",
+    "cross_gram_penalty",
     "effective_rank",
     "gram_matrix",
     "gram_penalty",
+    "group_similarity",
     "hyperspherical_energy",
     "koleo",
     "lsh_active_fraction",
@@ -68,6 +72,7 @@ __all__ = [
     "null_std",
     "numerical_rank",
     "off_diagonal",
+    "orthonormality_distance",
     "pairwise_angles",
     "pairwise_cosines",
     "principal_axes",

@@ -19,7 +19,9 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrizations, parametrize
 
 from ortho_lightning.errors import ConfigurationError, UnsupportedLayerError
-from ortho_lightning.layers.filters import SUPPORTED, TRANSPOSED
+
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_CONSTRAINED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *_TRANSPOSED)
 
 Method = Literal["orthogonal", "geotorch"]
 OrthogonalMap = Literal["matrix_exp", "cayley", "householder"]
@@ -111,7 +113,7 @@ class OrthogonalFilters(nn.Module):
         self.constraint = constraint
         self._shape = weight.shape
         self._groups = int(getattr(layer, "groups", 1))
-        self._transposed = isinstance(layer, TRANSPOSED)
+        self._transposed = isinstance(layer, _TRANSPOSED)
         filters = self._filters(weight.detach()).cpu()
         with _own_random_numbers():
             self.manifold = constraint.manifold(nearest_orthogonal(filters))
@@ -188,7 +190,7 @@ def constrain(name: str, layer: nn.Module, constraint: Constraint) -> None:
         if found != constraint:
             raise ConfigurationError(f"Layer {name!r} is constrained already, by {found}: release it first")
         return
-    if not isinstance(layer, (*SUPPORTED, *TRANSPOSED)):
+    if not isinstance(layer, _CONSTRAINED):
         raise UnsupportedLayerError(name, f"{type(layer).__name__} has no kernel that can be constrained")
     weight = layer._parameters.get("weight")
     if weight is None:

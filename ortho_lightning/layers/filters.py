@@ -1,148 +1,155 @@
-"""Filters of a layer as ``(groups, k, d)``, and the weight that they are made from."""
+"""Filters of a layer as ``(groups, k, d)``, and the weight that they are made from.
+
+A layer is a :class:`~ortho_lightning.layers.Part`, or a module with a single set of filters.
+"""
 
 from __future__ import annotations
 
-import inspect
-from typing import Any, cast
+import functools
+from collections.abc import Callable
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-SUPPORTED = (*_CONVOLUTIONS, nn.Linear)
+from ortho_lightning.errors import ConfigurationError
+from ortho_lightning.layers import weights
+from ortho_lightning.layers.kernels import Columns, Kernel, Rows
+from ortho_lightning.layers.parts import Part, part_of
+from ortho_lightning.layers.weights import whole
+
+__all__ = [
+    "Layer",
+    "effective_weight",
+    "filter_counts",
+    "has_filters",
+    "layer_filters",
+    "remake_weights",
+    "trains",
+    "weight_of_run",
+    "weight_parameters",
+    "whole",
+]
+
+Layer: TypeAlias = nn.Module | Part
+RunWeights: TypeAlias = tuple[Tensor, ...]
 
 
-def filter_counts(module: nn.Module) -> tuple[int, int]:
+def has_filters(layer: Layer) -> bool:
+    """Return whether the layer is one of filters; false for outputs that are penalized as they are."""
+    return not isinstance(layer, Part) or layer.kernel is not None
+
+
+def filter_counts(layer: Layer) -> tuple[int, int]:
     """Return ``(groups, k)``, of the weight that the layer has, not of attributes that pruning leaves behind.
 
     Where reading the weight would compute it, or a lazy layer has none yet, the attributes tell.
     """
-    groups = getattr(module, "groups", 1)
-    weight = module._parameters.get("weight", module.__dict__.get("weight"))  # the latter of older reparametrizations
-    if weight is None or is_lazy(weight) or weight.dim() < 2:
-        width = module.out_features if isinstance(module, nn.Linear) else cast(nn.Conv2d, module).out_channels
-        return groups, width // groups
-    return groups, weight.shape[1] if isinstance(module, TRANSPOSED) else weight.shape[0] // groups
+    part = part_of(layer)
+    kernel = _kernel(part)
+    shapes = tuple(weights.shape_of(*weights.holder_of(part.module, name)) for name in kernel.weights)
+    known = tuple(tuple(shape) for shape in shapes if shape is not None)
+    if len(known) == len(shapes):
+        return _counts(kernel.filters, known)
+    if kernel.counts is not None:
+        return kernel.counts
+    with torch.no_grad():
+        groups, k, _ = layer_filters(part).shape
+    return groups, k
 
 
-def effective_weight(module: nn.Module) -> Tensor:
+@functools.lru_cache(maxsize=4096)  # asked in every run of every layer
+def _counts(filters: Callable[..., Tensor], shapes: tuple[tuple[int, ...], ...]) -> tuple[int, int]:
+    groups, k, _ = _checked(filters(*(torch.empty(shape, device="meta") for shape in shapes))).shape
+    return groups, k
+
+
+def effective_weight(layer: Layer) -> Tensor:
     """Return the weight that the layer computes with: parametrized, quantization-aware or dequantized, with its graph.
 
     Reading it changes nothing: a spectral norm makes no power iteration. Of reparametrizations by forward hooks (the
-    older ``weight_norm``, pruning) it is the value of the last forward.
+    older ``weight_norm``, pruning) it is the value of the last forward. Of filters that are a part of a weight, or made
+    from several, it is ``(groups * k, d)``.
     """
-    if hasattr(module, "weight_fake_quant"):
-        observed: Any = module.weight_fake_quant
-        if hasattr(observed, "scale") and hasattr(observed, "quant_min"):
-            return _fake_quantize(cast(Tensor, module.weight), observed)
-    parametrization = _parametrization(module)
-    if parametrization is not None:
-        flags = [(part, part.training) for part in parametrization.modules()]
-        try:
-            for part, _ in flags:
-                part.training = False  # spectral norm's power iteration runs in training mode only
-            return whole(cast(Tensor, module.weight))
-        finally:
-            for part, training in flags:
-                part.training = training
-    held: Any = module.weight
-    weight = whole(held() if is_quantized(module) else held)
-    return weight.dequantize() if weight.is_quantized else weight
+    part = part_of(layer)
+    kernel = _kernel(part)
+    if isinstance(kernel.filters, Rows | Columns) and kernel.filters.is_whole:
+        return _read(part)[0]
+    return layer_filters(part).flatten(0, 1)
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """Gather a tensor of which each process may hold a shard (FSDP2): a shard is not a kernel.
-
-    Its gradient is the mean over processes, each with samples of its own, as is that of the layer's own use of it.
-    """
-    if not hasattr(tensor, "full_tensor"):
-        return tensor
-    from torch.distributed.tensor import Partial
-
-    shard: Any = tensor
-    processes = shard.device_mesh.size()
-    gathered: Tensor = shard.full_tensor(grad_placements=[Partial()] * shard.device_mesh.ndim)
-    if gathered.requires_grad:
-        gathered.register_hook(lambda gradient: gradient / processes)  # Partial means a sum
-    return gathered
-
-
-def _parametrization(module: nn.Module) -> nn.Module | None:
-    """Return what makes the weight of a layer parametrized by ``torch.nn.utils.parametrize``."""
-    parametrizations = getattr(module, "parametrizations", None)
-    return parametrizations["weight"] if parametrizations is not None and "weight" in parametrizations else None
-
-
-def _fake_quantize(weight: Tensor, observed: Any) -> Tensor:
-    scale, zero, low, high = observed.scale, observed.zero_point, observed.quant_min, observed.quant_max
-    if scale.numel() > 1:
-        axis = observed.ch_axis
-        return torch.fake_quantize_per_channel_affine(weight, scale, zero.to(torch.int32), axis, low, high)
-    return torch.fake_quantize_per_tensor_affine(weight, scale, zero.to(torch.int32), low, high)
-
-
-def layer_filters(module: nn.Module, weight: Tensor | None = None) -> Tensor:
+def layer_filters(layer: Layer, weight: Tensor | RunWeights | None = None) -> Tensor:
     """Return the layer's filters, ``(groups, k, d)``, with their graph; conv: d = in / groups * kernel elements.
 
     Args:
-        module: the layer.
+        layer: a part, or a module with a single set of filters.
         weight: the weight of a certain run, from :func:`weight_of_run`; None: the effective weight now.
+
+    Raises:
+        ConfigurationError: for a layer without filters, or a registered kernel that gives another shape.
     """
-    weight = effective_weight(module) if weight is None else weight
-    if isinstance(module, TRANSPOSED):  # (in, out / groups, *kernel): filter j collects what leads to channel j
-        groups = module.groups
-        parts = weight.reshape(groups, weight.shape[0] // groups, weight.shape[1], -1)
-        return parts.transpose(1, 2).flatten(2)
-    groups = getattr(module, "groups", 1)
-    return weight.reshape(groups, weight.shape[0] // groups, -1)
+    part = part_of(layer)
+    kernel = _kernel(part)
+    given = (weight,) if isinstance(weight, Tensor) else weight
+    return _checked(kernel.filters(*(given or _read(part))))
 
 
-def weight_of_run(module: nn.Module) -> Tensor | None:
-    """Return the weight that a reparametrization by forward hooks made for this run; called in a forward hook.
+def weight_of_run(layer: Layer) -> RunWeights | None:
+    """Return the weights of a layer of which a reparametrization by forward hooks made one for this run.
 
-    The next run replaces it, perhaps by one without a graph. None for every other layer, whose weight can wait.
+    Called in a forward hook: the next run replaces it, perhaps by one without a graph. None for every other layer,
+    whose weights can wait.
     """
-    weight = module.__dict__.get("weight")
-    return weight if isinstance(weight, Tensor) else None
+    part = part_of(layer)
+    if part.kernel is None:
+        return None
+    made = [weights.of_run(*weights.holder_of(part.module, name)) for name in part.kernel.weights]
+    return _read(part) if any(weight is not None for weight in made) else None
 
 
-def remake_weight(module: nn.Module) -> None:
-    """Make the weight of the older reparametrizations anew from their parameters, as the layer's next run will.
+def remake_weights(layer: Layer) -> None:
+    """Make the weights of the older reparametrizations anew from their parameters, as the layer's next run will.
 
-    It keeps the graph of the last run otherwise, which is used up, and the values from before the optimizer's step.
+    They keep the graph of the last run otherwise, which is used up, and the values from before the optimizer's step.
     """
-    if weight_of_run(module) is None:
-        return
-    training, module.training = module.training, False  # spectral norm's power iteration runs in training mode only
-    try:
-        for hook in list(module._forward_pre_hooks.values()):
-            if hasattr(hook, "apply_mask") or hasattr(hook, "compute_weight"):
-                hook(module, ())
-    finally:
-        module.training = training
+    part = part_of(layer)
+    if part.kernel is not None:
+        for name in part.kernel.weights:
+            weights.remake(*weights.holder_of(part.module, name))
 
 
-def weight_parameters(module: nn.Module) -> list[Tensor]:
-    """Return the parameters that the layer's weight is made from; itself where nothing reparametrizes it."""
-    parametrization = _parametrization(module)
-    if parametrization is not None:
-        return list(parametrization.parameters())
-    # the older reparametrizations by hooks leave weight_g and weight_v, or weight_orig
-    return [value for name, value in module.named_parameters(recurse=False) if name.startswith("weight")]
+def weight_parameters(layer: Layer) -> list[Tensor]:
+    """Return the parameters that the layer's weight is made from; itself where nothing reparametrizes it.
+
+    Of outputs that are penalized as they are: the parameters of the module.
+    """
+    part = part_of(layer)
+    if part.kernel is None:
+        return list(part.module.parameters())
+    found = [weights.parameters_of(*weights.holder_of(part.module, name)) for name in part.kernel.weights]
+    return [parameter for own in found for parameter in own]
 
 
-def trains(module: nn.Module) -> bool:
+def trains(layer: Layer) -> bool:
     """Return whether the layer's effective weight requires a gradient now, without computing it."""
-    parametrization = _parametrization(module)
-    if parametrization is not None:
-        return any(parameter.requires_grad for parameter in parametrization.parameters())
-    weight = module.weight
-    return isinstance(weight, Tensor) and weight.requires_grad
+    part = part_of(layer)
+    if part.kernel is None:
+        return any(parameter.requires_grad for parameter in part.module.parameters())
+    return any(weights.requires_grad(*weights.holder_of(part.module, name)) for name in part.kernel.weights)
 
 
-def is_quantized(module: nn.Module) -> bool:
-    """Return whether the layer's weight is quantized."""
-    # their weight is a method; asked of the class, since reading a parametrized weight computes it
-    return inspect.isfunction(getattr(type(module), "weight", None))
+def _read(part: Part) -> RunWeights:
+    return tuple(weights.effective(*weights.holder_of(part.module, name)) for name in _kernel(part).weights)
+
+
+def _kernel(part: Part) -> Kernel:
+    if part.kernel is None:
+        raise ConfigurationError(f"{part.kind}: only its outputs were selected, which belong to no filters known here")
+    return part.kernel
+
+
+def _checked(filters: Tensor) -> Tensor:
+    if not isinstance(filters, Tensor) or filters.dim() != 3:
+        found = tuple(filters.shape) if isinstance(filters, Tensor) else type(filters).__name__
+        raise ConfigurationError(f"Kernel.filters gave {found}: filters are a tensor (groups, k, d)")
+    return filters

@@ -3,65 +3,96 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from torch import nn
 
 from ortho_lightning.errors import ConfigurationError, LayerSelectionError, UnsupportedLayerError
-from ortho_lightning.layers.filters import SUPPORTED, TRANSPOSED, filter_counts, is_quantized
+from ortho_lightning.layers.candidates import Candidate, Found, candidates, in_order, without_repeats
+from ortho_lightning.layers.filters import filter_counts
+from ortho_lightning.layers.kernels import Outputs
+from ortho_lightning.layers.parts import Part
 
-Layers: TypeAlias = "str | Sequence[str] | Callable[[str, nn.Module], bool] | None"
 
-_Named: TypeAlias = "tuple[str, nn.Module]"
+@dataclass(frozen=True)
+class OutputsOf:
+    """Selection of the outputs of modules as they are, for penalties on outputs: a block, a projector, a norm.
 
-# Layers that hold filters which this package cannot compare: asked for by name they are rejected, not passed over.
-_UNSUPPORTED = (nn.Bilinear, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention, nn.Embedding, nn.EmbeddingBag)
+    Each position of an output is a sample, and each entry of its axis a feature. Nothing is subtracted from them. A
+    pattern in the place of this object means the same where it matches no layer with filters of its own, with the
+    defaults of the other arguments.
+
+    Args:
+        pattern: a shell-style pattern for the whole dotted name of the modules.
+        element: index or key of the tensor in an output that is a tuple, a list or a mapping; None: the output is it.
+        axis: of the features; -1: the last, 1 for the channels of images.
+
+    Example:
+        >>> from ortho_lightning.layers import OutputsOf, select_parts
+        >>> model = nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3))
+        >>> list(select_parts(model, OutputsOf("*"), outputs=True))
+        ['0:output', '1']
+    """
+
+    pattern: str
+    element: int | str | None = None
+    axis: int = -1
+
+
+Pattern: TypeAlias = "str | OutputsOf"
+Layers: TypeAlias = "str | OutputsOf | Sequence[str | OutputsOf] | Callable[[str, nn.Module], bool] | None"
+
+Need: TypeAlias = "bool | Literal['allowed']"
 
 
 def select_layers(
-    model: nn.Module, layers: Layers = None, exclude: Layers = None, *, outputs: bool = False
+    model: nn.Module, layers: Layers = None, exclude: Layers = None, *, outputs: Need = False
 ) -> dict[str, nn.Module]:
+    """Return the modules of :func:`select_parts`; of those with several sets of filters once for each."""
+    return {name: part.module for name, part in select_parts(model, layers, exclude, outputs=outputs).items()}
+
+
+def select_parts(
+    model: nn.Module, layers: Layers = None, exclude: Layers = None, *, outputs: Need = False
+) -> dict[str, Part]:
     """Return the layers that ``layers`` matches without those that ``exclude`` matches, by name, in the model's order.
+
+    A module with a single set of filters is a layer of its name. One with several, such as
+    :class:`torch.nn.MultiheadAttention`, is several layers, ``name:part``.
 
     Args:
         model: any module.
         layers: None for every Conv1d/2d/3d and Linear with two or more filters a group; a shell-style pattern for the
-            whole dotted name (``*`` also crosses dots), a list of patterns, or a predicate ``(name, module) -> bool``.
+            whole dotted name (``*`` also crosses dots), with ``:`` and a pattern for the part or without, which means
+            every part; a list of patterns; or a predicate ``(name, module) -> bool``. A pattern that matches no layer
+            with filters means the outputs of the modules that it matches, see :class:`OutputsOf`.
         exclude: likewise; None excludes nothing.
-        outputs: the layers' outputs will be needed, not only their filters.
+        outputs: True: the layers' outputs will be needed, not only their filters; "allowed": one of both will do.
 
     Raises:
         LayerSelectionError: if a pattern matches no layer, or none is left; it lists the layers there are.
         UnsupportedLayerError: for a layer asked for that has no two filters to compare.
         ConfigurationError: for a selection that is neither of the above.
     """
-    named = named_modules(model)
-    available = [name for name, module in named if _usual(module)]
-    holding = [(name, module) for name, module in named if _holds_filters(module)]
-    excluded = set() if exclude is None else _chosen("exclude", exclude, _seen_by(exclude, named, holding), available)
+    known = candidates(model)
+    available = [name for each in known for name in each.usual]
+    excluded = set() if exclude is None else set(_chosen("exclude", exclude, known, available, outputs=True))
     if layers is None:
-        selected = {name: module for name, module in named if _usual(module) and name not in excluded}
+        selected = {name: part for each in known for name, part in each.usual.items() if name not in excluded}
     else:
-        wanted = _chosen("layers", layers, holding, available) - excluded
-        selected = {name: module for name, module in holding if name in wanted}
-        for name, module in selected.items():
-            _reject_unsupported(name, module, outputs)
+        wanted = _chosen("layers", layers, known, available, bool(outputs))
+        found = [item for name, item in wanted.items() if not {name, item.module_name} & excluded]
+        selected = without_repeats(in_order(found, known))
+        for name, part in selected.items():
+            _reject_unsupported(name, part, outputs is True)
     if not selected:
         raise LayerSelectionError(f"layers={layers!r} with exclude={exclude!r}", available)
     return selected
 
 
-def named_modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Return the modules of a model by name, without the prefix of torch.compile, which is not part of a name."""
-    return [(_without_prefix(name), module) for name, module in model.named_modules()]
-
-
-def _without_prefix(name: str) -> str:
-    return ".".join(part for part in name.split(".") if part != "_orig_mod")
-
-
-def check_selection(option: str, selection: Layers) -> list[str]:
+def check_selection(option: str, selection: Layers) -> list[Pattern]:
     """Return the patterns of a selection; none for a predicate or None.
 
     Raises:
@@ -69,8 +100,8 @@ def check_selection(option: str, selection: Layers) -> list[str]:
     """
     if selection is None or callable(selection):
         return []
-    patterns = [selection] if isinstance(selection, str) else selection
-    if not isinstance(patterns, Iterable) or not all(isinstance(pattern, str) for pattern in patterns):
+    patterns = [selection] if isinstance(selection, str | OutputsOf) else selection
+    if not isinstance(patterns, Iterable) or not all(isinstance(pattern, str | OutputsOf) for pattern in patterns):
         raise ConfigurationError(
             f"{option}={selection!r}: give a name pattern, a list of patterns, a predicate (name, module) -> bool,"
             " or None"
@@ -78,25 +109,56 @@ def check_selection(option: str, selection: Layers) -> list[str]:
     return list(patterns)
 
 
-def _chosen(option: str, selection: Layers, named: list[_Named], available: list[str]) -> set[str]:
-    """Return the names that a selection matches; each pattern must match one, so that a misspelt one is noticed."""
+def _chosen(
+    option: str, selection: Layers, known: list[Candidate], available: list[str], outputs: bool
+) -> dict[str, Found]:
+    """Return the layers that a selection matches; each pattern must match one, so that a misspelt one is noticed."""
     if callable(selection):
-        return {name for name, module in named if _accepts(option, selection, name, module)}
-    chosen = set()
+        return {
+            name: Found(name, each.name, part)
+            for each in known
+            for name, part in each.ordinary.items()
+            if _accepts(option, selection, name, each.module)
+        }
+    chosen: dict[str, Found] = {}
     for pattern in check_selection(option, selection):
-        matched = {name for name, _ in named if fnmatchcase(name, pattern)}
+        matched = _matched(option, pattern, known, outputs)
         if not matched:
-            # users forget the attribute that holds their network, or name a block for its layers
-            nearby = (f"*.{pattern}", f"{pattern}.*", f"*.{pattern}.*")
-            meant = (guess for guess in nearby if any(fnmatchcase(name, guess) for name, _ in named))
-            raise LayerSelectionError(f"{option}={pattern!r}", available, next(meant, None))
+            raise LayerSelectionError(f"{option}={pattern!r}", available, _meant(pattern, known))
         chosen |= matched
     return chosen
 
 
-def _seen_by(exclude: Layers, named: list[_Named], holding: list[_Named]) -> list[_Named]:
-    """Return what ``exclude`` is matched with: a predicate gets layers only, a pattern may name any module."""
-    return holding if callable(exclude) else named
+def _matched(option: str, pattern: Pattern, known: list[Candidate], outputs: bool) -> dict[str, Found]:
+    if isinstance(pattern, OutputsOf):
+        if not outputs:
+            raise ConfigurationError(
+                f"{option}={pattern!r}: the outputs of a module are for a penalty on outputs; this one looks at filters"
+            )
+        return _outputs_of(pattern.pattern, known, Outputs(pattern.axis, element=pattern.element))
+    found = {item.name: item for each in known for item in each.matching(pattern)}
+    if option == "exclude":  # which may name any module
+        named = {each.name: Found(each.name, each.name, Part(each.module)) for each in known}
+        found |= {name: item for name, item in named.items() if fnmatchcase(name, pattern)}
+    return found or (_outputs_of(pattern, known, Outputs()) if outputs else {})
+
+
+def _outputs_of(pattern: str, known: list[Candidate], where: Outputs) -> dict[str, Found]:
+    # the model itself is none of its modules; of a compiled module what is inside
+    matched = {each.name: each for each in known if fnmatchcase(each.name, pattern) and (each.name or not pattern)}
+    found = {}
+    for each in matched.values():
+        name = f"{each.name}:output" if each.parts else each.name
+        found[name] = Found(name, each.name, Part(each.module, "output", None, where))
+    return found
+
+
+def _meant(pattern: Pattern, known: list[Candidate]) -> str | None:
+    # users forget the attribute that holds their network, or name a block for its layers
+    if isinstance(pattern, OutputsOf):
+        return None
+    nearby = (f"*.{pattern}", f"{pattern}.*", f"*.{pattern}.*")
+    return next((guess for guess in nearby if any(each.matching(guess) for each in known)), None)
 
 
 def _accepts(option: str, predicate: Callable[[str, nn.Module], bool], name: str, module: nn.Module) -> bool:
@@ -109,27 +171,15 @@ def _accepts(option: str, predicate: Callable[[str, nn.Module], bool], name: str
         ) from error
 
 
-def _usual(module: nn.Module) -> bool:
-    """Return whether the layer is selected by default."""
-    return isinstance(module, SUPPORTED) and _comparable(module)
-
-
-def _holds_filters(module: nn.Module) -> bool:
-    return isinstance(module, (*SUPPORTED, *TRANSPOSED, *_UNSUPPORTED)) or is_quantized(module)
-
-
-def _comparable(module: nn.Module) -> bool:
-    return filter_counts(module)[1] >= 2
-
-
-def _reject_unsupported(name: str, module: nn.Module, outputs: bool) -> None:
-    kind = type(module).__name__
-    if isinstance(module, _UNSUPPORTED) or (outputs and is_quantized(module)):
-        raise UnsupportedLayerError(name, f"{kind} is not a layer whose filters can be compared")
-    if outputs and isinstance(module, TRANSPOSED):
+def _reject_unsupported(name: str, part: Part, outputs: bool) -> None:
+    if outputs and part.outputs is None:
         raise UnsupportedLayerError(
-            name, f"{kind}'s outputs mix parts of its filters, so they tell no angles; use a weight-based regularizer"
+            name, f"{part.kind}: {part.why_no_outputs}; use a weight-based regularizer, such as LSH(probe='exact')"
         )
-    if not is_quantized(module) and not _comparable(module):
-        groups, width = filter_counts(module)
-        raise UnsupportedLayerError(name, f"{kind} has {width} filter in each of {groups} groups, so it has no pairs")
+    if part.kernel is None:
+        return
+    groups, width = filter_counts(part)
+    if width < 2:
+        raise UnsupportedLayerError(
+            name, f"{part.kind} has {width} filter in each of {groups} groups, so it has no pairs"
+        )

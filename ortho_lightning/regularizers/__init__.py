@@ -1,6 +1,7 @@
 """Regularizers: small objects that choose a penalty and its options."""
 
 from ortho_lightning.layers.sampling import Sampling
+from ortho_lightning.regularizers.anchored import Anchored
 from ortho_lightning.regularizers.base import Regularizer
 from ortho_lightning.regularizers.comparisons import (
     Comparison,
@@ -11,8 +12,10 @@ from ortho_lightning.regularizers.comparisons import (
     LSHSimilarity,
     SelfConvolution,
 )
+from ortho_lightning.regularizers.diversity import Diversity
 from ortho_lightning.regularizers.gram import Gram
 from ortho_lightning.regularizers.lsh import LSH
+from ortho_lightning.regularizers.orthonormal import Orthonormal
 from ortho_lightning.regularizers.pairwise import PairwisePenalty
 from ortho_lightning.regularizers.recipes import (
     DSO,
@@ -42,10 +45,12 @@ from ortho_lightning.regularizers.view import LayerView
 __all__ = [
     "DSO",
     "LSH",
+    "Anchored",
     "Comparison",
     "Correlation",
     "Cosines",
     "Covariance",
+    "Diversity",
     "Energy",
     "Frobenius",
     "Gram",
@@ -55,6 +60,7 @@ __all__ = [
     "LayerView",
     "Maximum",
     "MeanAndSquares",
+    "Orthonormal",
     "PairwisePenalty",
     "Reduction",
     "Regularizer",

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import DistributedSampler
 
 from ortho_lightning.errors import ConfigurationError, LayerSelectionError
-from ortho_lightning.layers.selection import named_modules
+from ortho_lightning.layers.candidates import named_modules
 
 PREDICT_STEP = "predict_step"
 

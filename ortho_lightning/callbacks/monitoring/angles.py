@@ -12,15 +12,16 @@ from torch.nn.modules.lazy import LazyModuleMixin
 
 from ortho_lightning import functional as OF
 from ortho_lightning.errors import ConfigurationError
-from ortho_lightning.layers.filters import layer_filters
-from ortho_lightning.layers.selection import Layers, select_layers
+from ortho_lightning.layers.filters import Layer, has_filters, layer_filters
+from ortho_lightning.layers.parts import part_of
+from ortho_lightning.layers.selection import Layers, select_parts
 
 # The statistics logged during training of a wider layer are those of this many of its filters, evenly spaced: all
 # pairs of 50,000 filters take half a minute on two cores, and 8 million pairs tell the spread to 0.05%.
 WIDEST_LOGGED = 4096
 
 
-def layer_angles(layers: Mapping[str, nn.Module], widest: int = WIDEST_LOGGED) -> dict[str, OF.AngleStatistics]:
+def layer_angles(layers: Mapping[str, Layer], widest: int = WIDEST_LOGGED) -> dict[str, OF.AngleStatistics]:
     """Return the angle statistics of each layer that has weights yet, of at most ``widest`` of its filters a group."""
     measured = {}
     for name, module in layers.items():
@@ -31,7 +32,7 @@ def layer_angles(layers: Mapping[str, nn.Module], widest: int = WIDEST_LOGGED) -
     return measured
 
 
-def angle_report(layers: Mapping[str, nn.Module]) -> list[dict[str, Any]]:
+def angle_report(layers: Mapping[str, Layer]) -> list[dict[str, Any]]:
     """Return a dict a layer; see :meth:`~ortho_lightning.AngleMonitor.angle_report`."""
     report = []
     for name, module in layers.items():
@@ -61,7 +62,7 @@ def angle_report(layers: Mapping[str, nn.Module]) -> list[dict[str, Any]]:
 
 
 def selected_report(
-    layers: Mapping[str, nn.Module], module: nn.Module | None, selection: Layers, exclude: Layers
+    layers: Mapping[str, Layer], module: nn.Module | None, selection: Layers, exclude: Layers
 ) -> list[dict[str, Any]]:
     """Return the report of the layers that a callback selects in ``module``, or of ``layers`` where that is None.
 
@@ -70,7 +71,7 @@ def selected_report(
         LayerSelectionError: if the selection matches no layer of ``module``.
     """
     if module is not None:
-        layers = select_layers(module, selection, exclude)
+        layers = select_parts(module, selection, exclude, outputs="allowed")
     if not layers:
         raise ConfigurationError("angle_report() before fit: give it the module, angle_report(module)")
     return angle_report(layers)
@@ -100,12 +101,15 @@ def angle_scalars(measured: Mapping[str, OF.AngleStatistics]) -> dict[str, float
     return scalars
 
 
-def is_ready(module: nn.Module) -> bool:
-    """Return whether the layer has weights yet: a lazy one that has seen no data has none."""
+def is_ready(layer: Layer) -> bool:
+    """Return whether the layer has weights yet: a lazy one that has seen no data has none, nor have mere outputs."""
+    if not has_filters(layer):
+        return False
+    module = part_of(layer).module
     return not (isinstance(module, LazyModuleMixin) and module.has_uninitialized_params())
 
 
 @torch.no_grad()
-def current_filters(module: nn.Module) -> Tensor | None:
+def current_filters(layer: Layer) -> Tensor | None:
     """Return the layer's filters ``(groups, k, d)`` as they are now, or None if it has none yet."""
-    return layer_filters(module) if is_ready(module) else None
+    return layer_filters(layer) if is_ready(layer) else None

@@ -6,12 +6,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from torch import nn
-
 from ortho_lightning import functional as OF
 from ortho_lightning.callbacks.monitoring import angles, loggers
 from ortho_lightning.callbacks.monitoring.adapters import Chart, Layout
 from ortho_lightning.callbacks.monitoring.arguments import Kind
+from ortho_lightning.layers.filters import Layer
 from ortho_lightning.tables import markdown_table
 
 ON_THE_BAR = ("total_loss", "penalty")
@@ -78,7 +77,7 @@ def _by_layer(name: str, key: str, layers: Sequence[str]) -> tuple[str, ...]:
     return tuple(re.escape(f"{name}/{key}/{layer}") for layer in layers)
 
 
-def layer_table(layers: Mapping[str, nn.Module]) -> str:
+def layer_table(layers: Mapping[str, Layer]) -> str:
     """Return the layers, and the references to compare their angles with, as a Markdown table."""
     rows = [["layer", "groups", "k", "d", "pairs", "Welch floor (rms cosine)", "spread of random directions"]]
     for name, module in layers.items():

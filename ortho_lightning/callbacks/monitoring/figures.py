@@ -18,15 +18,15 @@ from ortho_lightning.callbacks.monitoring import angles, loggers
 from ortho_lightning.callbacks.monitoring.adapters import Adapter
 from ortho_lightning.callbacks.monitoring.arguments import Kind
 from ortho_lightning.errors import LayerSelectionError
-from ortho_lightning.layers.filters import effective_weight
-from ortho_lightning.layers.selection import select_layers
+from ortho_lightning.layers.filters import Layer, effective_weight
+from ortho_lightning.layers.selection import select_parts
 
 if TYPE_CHECKING:
     import numpy as np
 
     from ortho_lightning import plots
 
-SelectedLayers: TypeAlias = Mapping[str, nn.Module]
+SelectedLayers: TypeAlias = Mapping[str, Layer]
 Responses: TypeAlias = Mapping[str, OF.ResponseStatistics]
 
 NOT_MEASURED = OF.response_statistics(torch.empty(0, 2))
@@ -149,7 +149,7 @@ def _first_filters(module: nn.Module, layers: SelectedLayers) -> tuple[str, Tens
     from ortho_lightning import plots
 
     with contextlib.suppress(LayerSelectionError):  # none of the usual kinds: the first of the chosen
-        layers = select_layers(module)
+        layers = select_parts(module)
     for name, layer in layers.items():
         if angles.is_ready(layer):
             with torch.no_grad():

@@ -13,7 +13,9 @@ from torch.utils.hooks import RemovableHandle
 from ortho_lightning import functional as OF
 from ortho_lightning.callbacks.monitoring.angles import WIDEST_LOGGED
 from ortho_lightning.layers import sampling
+from ortho_lightning.layers.filters import Layer
 from ortho_lightning.layers.hooks import ForwardHook, in_backward, in_transform
+from ortho_lightning.layers.parts import Part, part_of
 from ortho_lightning.random import mix, number
 
 
@@ -29,7 +31,7 @@ class ResponseMonitor:
         max_samples: samples of a layer's outputs.
     """
 
-    def __init__(self, layers: Mapping[str, nn.Module], max_samples: int) -> None:
+    def __init__(self, layers: Mapping[str, Layer], max_samples: int) -> None:
         self.measured: dict[str, OF.ResponseStatistics] = {}
         """What was measured last, by layer."""
         self.before: dict[str, OF.ResponseStatistics] = {}
@@ -44,8 +46,10 @@ class ResponseMonitor:
         """Sample the outputs of this batch by hooks."""
         self._remove()
         self._seed = mix(step, rank)
-        for name, module in self._layers.items():
-            self._handles.append(module.register_forward_hook(self._hook(name), with_kwargs=True))
+        for name, layer in self._layers.items():
+            part = part_of(layer)
+            if part.outputs is not None:
+                self._handles.append(part.module.register_forward_hook(self._hook(name, part), with_kwargs=True))
 
     def take(self, outputs: Mapping[str, Tensor]) -> None:
         """Take sampled outputs ``(groups, n, k)`` by layer; of several runs in a batch the first counts."""
@@ -68,14 +72,15 @@ class ResponseMonitor:
         self._remove()
         self._outputs = {}
 
-    def _hook(self, name: str) -> ForwardHook:
+    def _hook(self, name: str, part: Part) -> ForwardHook:
         def ran(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
             if name in self._outputs or in_backward() or in_transform():
                 return
-            if sampling.covers_all_filters(module, output):
+            own = sampling.element_of(part, output)
+            if sampling.covers_all_filters(part, own):
                 with torch.no_grad():
-                    samples = sampling.sample_outputs(module, output, self._max_samples, mix(self._seed, number(name)))
-                    self.take({name: sampling.as_samples(module, samples)})
+                    samples = sampling.sample_outputs(part, own, self._max_samples, mix(self._seed, number(name)))
+                    self.take({name: sampling.as_samples(part, samples)})
 
         return ForwardHook(ran)
 

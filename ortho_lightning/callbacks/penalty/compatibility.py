@@ -11,7 +11,8 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from ortho_lightning.errors import ConfigurationError
-from ortho_lightning.layers.filters import weight_parameters
+from ortho_lightning.layers.filters import Layer, weight_parameters
+from ortho_lightning.layers.parts import part_of
 
 
 def check_strategy(trainer: Any, gradient_ratio: bool) -> None:
@@ -57,9 +58,9 @@ def is_compiled(module: nn.Module) -> bool:
     )
 
 
-def recompilations(layers: Iterable[nn.Module]) -> tuple[int, int]:
+def recompilations(layers: Iterable[Layer]) -> tuple[int, int]:
     """Return for how many shapes code shared by the layers must be compiled, and for how many torch compiles it."""
-    weights = [(type(layer), weight) for layer in layers for weight in weight_parameters(layer)[:1]]
+    weights = [(type(part_of(layer).module), weight) for layer in layers for weight in weight_parameters(layer)[:1]]
     shapes = {(kind, tuple(weight.shape)) for kind, weight in weights if not is_lazy(weight)}
     config: Any = torch._dynamo.config
     return len(shapes), int(getattr(config, "recompile_limit", 0) or config.cache_size_limit)  # the older name

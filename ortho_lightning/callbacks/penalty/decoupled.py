@@ -19,7 +19,8 @@ from ortho_lightning.callbacks.penalty.scalars import Joined
 from ortho_lightning.callbacks.penalty.step_penalty import Penalties
 from ortho_lightning.callbacks.penalty.term import PenaltyTerm, TermOptions, TermState
 from ortho_lightning.errors import ConfigurationError
-from ortho_lightning.layers.filters import layer_filters, remake_weight, weight_parameters
+from ortho_lightning.layers.filters import layer_filters, remake_weights, weight_parameters
+from ortho_lightning.layers.parts import Part
 from ortho_lightning.random import mix, number
 from ortho_lightning.regularizers import LayerView
 
@@ -111,11 +112,11 @@ class DecoupledTerm(PenaltyTerm):
         if still and self._steps_applied > 0:
             self._reports.unmoved_layers(still, self._steps_applied)
 
-    def _view(self, name: str, layer: nn.Module) -> LayerView:
+    def _view(self, name: str, layer: Part) -> LayerView:
         # the seed is the same in all processes, and so are the weights after this
         seed = mix(self._steps.step, number(name))
         return LayerView(
-            filters=lambda: _filters(layer), name=name, module=layer, seed=seed, memory=self._memory.of(name)
+            filters=lambda: _filters(layer), name=name, module=layer.module, seed=seed, memory=self._memory.of(name)
         )
 
     def _note(
@@ -132,8 +133,8 @@ class DecoupledTerm(PenaltyTerm):
         self._scalars.join(Joined(total, self._of_batch, weight, factor, in_loss=False))
 
 
-def _filters(layer: nn.Module) -> Tensor:
-    remake_weight(layer)
+def _filters(layer: Part) -> Tensor:
+    remake_weights(layer)
     return layer_filters(layer)
 
 
@@ -157,7 +158,7 @@ def _skipped(optimizer: Any) -> bool:
     return found is not None and bool(found)
 
 
-def _stepped_weights(layer: nn.Module, groups: Mapping[int, Any]) -> list[Tensor]:
+def _stepped_weights(layer: Part, groups: Mapping[int, Any]) -> list[Tensor]:
     return [
         weight
         for weight in weight_parameters(layer)

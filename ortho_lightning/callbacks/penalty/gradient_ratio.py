@@ -13,7 +13,7 @@ from torch.nn.parameter import is_lazy
 
 from ortho_lightning.distributed import world_size
 from ortho_lightning.errors import ConfigurationError
-from ortho_lightning.layers.filters import weight_parameters
+from ortho_lightning.layers.filters import Layer, weight_parameters
 
 
 class GradientRatio:
@@ -30,7 +30,7 @@ class GradientRatio:
         layers: the layers by name.
     """
 
-    def __init__(self, model: nn.Module, layers: Mapping[str, nn.Module]) -> None:
+    def __init__(self, model: nn.Module, layers: Mapping[str, Layer]) -> None:
         self._model = model
         self._layers = layers
         self._batch = -1
@@ -79,7 +79,7 @@ def _ratio(norms: Sequence[tuple[float, float]]) -> float | None:
     return penalty / task if task > 0 and math.isfinite(penalty / task) else None
 
 
-def _trained(layer: nn.Module) -> list[Tensor]:
+def _trained(layer: Layer) -> list[Tensor]:
     # a lazy one that has not run yet has no values
     return [each for each in weight_parameters(layer) if each.requires_grad and not is_lazy(each)]
 

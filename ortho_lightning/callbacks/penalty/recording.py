@@ -15,8 +15,9 @@ from torch.utils.hooks import RemovableHandle
 from ortho_lightning.callbacks.penalty.memory import PenaltyMemory
 from ortho_lightning.errors import UnsupportedLayerError
 from ortho_lightning.layers import sampling
-from ortho_lightning.layers.filters import layer_filters, trains, weight_of_run
+from ortho_lightning.layers.filters import Layer, RunWeights, layer_filters, trains, weight_of_run
 from ortho_lightning.layers.hooks import ForwardHook, in_backward, in_transform
+from ortho_lightning.layers.parts import Part, part_of
 from ortho_lightning.layers.sampling import SampledInputs, Sampling
 from ortho_lightning.random import mix, number
 from ortho_lightning.regularizers import LayerView
@@ -30,11 +31,11 @@ class Run:
     """One run of a layer that counts, as its hook kept it."""
 
     name: str
-    module: nn.Module
-    node: Any
-    """A node of the run in the graph of every loss that depends on its output; None where that is not known."""
-    weight: Tensor | None
-    """The weight of this run, where a later run would replace it."""
+    part: Part
+    nodes: tuple[Any, ...]
+    """Nodes of the run, of which one is in the graph of every loss that depends on its output; empty if not known."""
+    weight: RunWeights | None
+    """The weights of this run, where a later run would replace one."""
     outputs: Outputs | None
     seed: int
     memory: dict[str, Tensor]
@@ -42,26 +43,27 @@ class Run:
     def view(self) -> LayerView:
         """Return the run as a regularizer sees it; filters and outputs are computed when they are asked for."""
         return LayerView(
-            filters=lambda: layer_filters(self.module, self.weight),
+            filters=None if self.part.kernel is None else lambda: layer_filters(self.part, self.weight),
             outputs=None if self.outputs is None else self._samples,
             name=self.name,
-            module=self.module,
+            module=self.part.module,
             seed=self.seed,
             memory=self.memory,
         )
 
     def _samples(self) -> Tensor:
         if isinstance(self.outputs, SampledInputs):
-            outputs = sampling.outputs_from_inputs(self.module, self.outputs, self.weight)
-            return sampling.as_samples(self.module, outputs, biased=False)
+            outputs = sampling.outputs_from_inputs(self.part, self.outputs, self.weight)
+            return sampling.as_samples(self.part, outputs, biased=False)
         assert self.outputs is not None
-        return sampling.as_samples(self.module, self.outputs)
+        return sampling.as_samples(self.part, self.outputs)
 
 
 class LayerRecorder:
     """Forward hooks on the selected layers that record each run that counts.
 
-    A run counts if gradients are enabled and the layer's weight requires one at that moment, and if it is not the
+    A part of a module runs with its module, although the layers inside that hold its weight may never be called. A run
+    counts if gradients are enabled and the layer's weight requires one at that moment, and if it is not the
     recomputation of activation checkpointing. The hooks only take samples, in a node that saves nothing, since under
     checkpointing what they saved would have to be saved again in the recomputation; the rest happens after the step,
     in the :class:`~ortho_lightning.regularizers.LayerView` of the run.
@@ -73,9 +75,9 @@ class LayerRecorder:
     """
 
     def __init__(
-        self, layers: Mapping[str, nn.Module], sampling: Sampling | None, memory: PenaltyMemory | None = None
+        self, layers: Mapping[str, Layer], sampling: Sampling | None, memory: PenaltyMemory | None = None
     ) -> None:
-        self.layers = layers
+        self.layers = {name: part_of(layer) for name, layer in layers.items()}
         self.sampling = sampling
         self.memory = PenaltyMemory() if memory is None else memory
         self.seen: set[str] = set()
@@ -123,11 +125,14 @@ class LayerRecorder:
         """Return the recorded runs in the loss's graph, in order; each is returned once.
 
         The others are left for the losses that they belong to, or belong to none: the graph of a run for an adversarial
-        example or a saliency map is used up by a backward of its own. A run without a node counts with the first loss.
+        example or a saliency map is used up by a backward of its own. A run without nodes counts with the first loss.
         """
-        nodes = _graph(loss) if self._runs else set()
-        taken = [run for run in self._runs if run.node is None or run.node in nodes]
-        self._runs = [run for run in self._runs if not (run.node is None or run.node in nodes)]
+        graph = _graph(loss) if self._runs else set()
+        taken: list[Run] = []
+        left: list[Run] = []
+        for run in self._runs:
+            (left if graph.isdisjoint(run.nodes) and run.nodes else taken).append(run)
+        self._runs = left
         return taken
 
     @property
@@ -152,15 +157,15 @@ class LayerRecorder:
     def _install(self) -> None:
         if self._handles:
             return
-        for name, module in self.layers.items():
-            self._handles.append(module.register_forward_hook(self._hook(name), with_kwargs=True))
+        for name, part in self.layers.items():
+            self._handles.append(part.module.register_forward_hook(self._hook(name, part), with_kwargs=True))
 
-    def _hook(self, name: str) -> ForwardHook:
+    def _hook(self, name: str, part: Part) -> ForwardHook:
         # A graph break at each layer: traced, the seed's arithmetic becomes symbolic and never comes to an end.
         record: Any = torch.compiler.disable(self._record_run) if self.persistent else self._record_run
 
         def ran(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-            return record(name, module, args, kwargs, output)
+            return record(name, part, args, kwargs, output)
 
         return ForwardHook(ran)
 
@@ -169,7 +174,7 @@ class LayerRecorder:
             handle.remove()
         self._handles.clear()
 
-    def _record_run(self, name: str, module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
+    def _record_run(self, name: str, part: Part, args: Any, kwargs: Any, output: Any) -> Any:
         """Record a run of a selected layer; called by its hook. Return the output to hand on."""
         if in_backward():
             self._recognize_reentrant_checkpointing(name)
@@ -179,7 +184,7 @@ class LayerRecorder:
         if self.sampling is not None and in_transform():
             return output
         self.seen.add(name)
-        if not trains(module):
+        if not (trains(part) or self._goes_on(part, output)):
             return output
         if not torch.is_grad_enabled():
             self._without_gradient.add(name)
@@ -188,9 +193,15 @@ class LayerRecorder:
         seed = mix(self._seed, self._numbers[name])
         outputs = None
         if self.sampling is not None:
-            output, outputs = sample(name, module, args, kwargs, output, self.sampling, seed)
-        self._runs.append(Run(name, module, _node(output), weight_of_run(module), outputs, seed, self.memory.of(name)))
+            output, outputs = sample(name, part, args, kwargs, output, self.sampling, seed)
+        memory = self.memory.of(name)
+        self._runs.append(Run(name, part, _nodes(output), weight_of_run(part), outputs, seed, memory))
         return output
+
+    @staticmethod
+    def _goes_on(part: Part, output: Any) -> bool:
+        """Return whether a penalty on the outputs of a module without weights trains the layers below it."""
+        return part.kernel is None and bool(_nodes(output))
 
     def _recognize_reentrant_checkpointing(self, name: str) -> None:
         # its first pass runs without gradients and does not count, so there are more recomputations than counted runs
@@ -205,40 +216,68 @@ class LayerRecorder:
 
 
 def sample(
-    name: str, module: nn.Module, args: Any, kwargs: Any, output: Any, options: Sampling, seed: int
-) -> tuple[Tensor, Outputs]:
+    name: str, part: Part, args: Any, kwargs: Any, output: Any, options: Sampling, seed: int
+) -> tuple[Any, Outputs]:
     """Return the output to hand on, and the sampled outputs of a run.
 
     Raises:
         UnsupportedLayerError: for outputs that are not those of all the layer's filters.
     """
-    if not isinstance(output, Tensor) or not output.is_floating_point():
-        kind = output.dtype if isinstance(output, Tensor) else type(output).__name__
-        raise UnsupportedLayerError(name, f"its outputs are {kind}, not floating-point numbers")
-    if not sampling.covers_all_filters(module, output):
+    own = _own_output(name, part, output)
+    if options.detach_inputs:
+        if not sampling.can_compute_again(part):
+            raise UnsupportedLayerError(
+                name,
+                f"detach_inputs=True computes outputs again from the layer's inputs, which is not known how for "
+                f"{part.kind}; leave detach_inputs=False",
+            )
+        x = args[0] if args else next(iter(kwargs.values()))
+        return output, sampling.sample_inputs(part, x, own, options.max_samples, seed)
+    if own is output:
+        return sampling.tap(part, output, options.max_samples, seed)
+    return output, sampling.sample_outputs(part, own, options.max_samples, seed)
+
+
+def _own_output(name: str, part: Part, output: Any) -> Tensor:
+    """Return the tensor in the output of a module that is the layer's."""
+    own = sampling.element_of(part, output)
+    if not isinstance(own, Tensor):
         raise UnsupportedLayerError(
             name,
-            f"its output of shape {tuple(output.shape)} is not that of all its filters, as under tensor "
+            f"its outputs are {_described(output)}, not a tensor of floating-point numbers; say which of them is meant "
+            "with OutputsOf(pattern, element=...)",
+        )
+    if not own.is_floating_point():
+        raise UnsupportedLayerError(name, f"its outputs are {own.dtype}, not floating-point numbers")
+    if not sampling.covers_all_filters(part, own):
+        raise UnsupportedLayerError(
+            name,
+            f"its output of shape {tuple(own.shape)} is not that of all its filters, as under tensor "
             "parallelism; use a weight-based regularizer, such as Gram() or LSH(probe='exact')",
         )
-    if options.detach_inputs:
-        x = args[0] if args else kwargs["input"]
-        return output, sampling.sample_inputs(module, x, output, options.max_samples, seed)
-    return sampling.tap(module, output, options.max_samples, seed)
+    return own
 
 
-def _node(output: Any) -> Any:
+def _described(output: Any) -> str:
+    kind = type(output).__name__
+    if isinstance(output, Mapping):
+        return f"{kind} with {', '.join(map(repr, output))}"
+    return f"{kind} of {len(output)}" if isinstance(output, list | tuple) else kind
+
+
+def _nodes(output: Any) -> tuple[Any, ...]:
     if in_transform():  # its nodes are those of the transform's own graph
-        return None
+        return ()
     if isinstance(output, Mapping):
         output = list(output.values())
     if isinstance(output, list | tuple):
-        return next((node for node in map(_node, output) if node is not None), None)
+        return tuple(node for each in output for node in _nodes(each))
     if not isinstance(output, Tensor):
-        return None
+        return ()
+    node = output.grad_fn
     if output._base is not None and output._base.grad_fn is not None:
-        return output._base.grad_fn  # a change in place gives a view another node, and keeps that of its base
-    return output.grad_fn
+        node = output._base.grad_fn  # a change in place gives a view another node, and keeps that of its base
+    return () if node is None else (node,)
 
 
 def _graph(loss: Tensor) -> set[Any]:

@@ -48,8 +48,9 @@ class Reports:
             "silent",
             f"no forward of {', '.join(map(repr, names))} was seen in {steps} training steps, so nothing "
             "is added for them. Some modules use a layer's weight without calling the layer (MultiheadAttention "
-            "does with out_proj), code compiled before fit hides its layers, and a penalty on outputs passes over runs "
-            "inside of torch.func: leave such layers out with exclude=, or compile after the Trainer has started.",
+            "does with out_proj: layers='*.attention:out' selects it as a part of that module), code compiled before "
+            "fit hides its layers, and a penalty on outputs passes over runs inside of torch.func: leave such layers "
+            "out with exclude=, or compile after the Trainer has started.",
         )
 
     def unmoved_layers(self, names: Sequence[str], steps: int) -> None:

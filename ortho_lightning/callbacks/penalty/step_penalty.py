@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ortho_lightning.callbacks.penalty.recording import Run
 from ortho_lightning.callbacks.penalty.synchronize import joined_statistics
 from ortho_lightning.distributed import world_size
 from ortho_lightning.errors import ConfigurationError
-from ortho_lightning.layers.filters import filter_counts
+from ortho_lightning.layers.filters import Layer, filter_counts, has_filters
 from ortho_lightning.regularizers import LayerView, Regularizer
 
 
@@ -36,12 +36,16 @@ class StepPenalty:
         sync: whose outputs make a penalty on outputs under DDP: "local" or "global".
     """
 
-    def __init__(
-        self, layers: Mapping[str, nn.Module], regularizer: Regularizer, sync: Literal["local", "global"]
-    ) -> None:
+    def __init__(self, layers: Mapping[str, Layer], regularizer: Regularizer, sync: Literal["local", "global"]) -> None:
         self._layers = layers
         self._regularizer = regularizer
         self._joins_processes = sync == "global" and regularizer.sampling is not None
+        without = [name for name, layer in layers.items() if not has_filters(layer)]
+        if self._joins_processes and without:
+            raise ConfigurationError(
+                f"sync='global': the outputs of {', '.join(map(repr, without))} have a width that is not known before "
+                "they run, so processes cannot join them; use sync='local'"
+            )
 
     def views(self, runs: Sequence[Run]) -> dict[str, list[LayerView]]:
         """Return, by layer, what the regularizer sees: every run, or one of those that share their filters."""

@@ -23,6 +23,7 @@ from ortho_lightning.callbacks.penalty.scalars import Joined, PenaltyScalars
 from ortho_lightning.callbacks.penalty.scope import FitScope
 from ortho_lightning.callbacks.penalty.step_penalty import StepPenalty
 from ortho_lightning.callbacks.penalty.weight import PenaltyWeight
+from ortho_lightning.layers.parts import Part
 from ortho_lightning.regularizers import Regularizer
 
 ScheduleFunction = Callable[[int, float], float]
@@ -54,7 +55,7 @@ class TermState:
     """The weight before the schedule."""
     memory: PenaltyMemory
     """What the penalty keeps from step to step."""
-    layers: Mapping[str, nn.Module]
+    layers: Mapping[str, Part]
     """The selected layers by name."""
     steps: StepCounter
     """The steps done so far."""

@@ -4,16 +4,30 @@
 outputs without bias, ``(groups, n, k)``, at positions spread evenly over the batch and the map, which move with a seed.
 """
 
-from ortho_lightning.layers.sampling.inputs import SampledInputs, outputs_from_inputs, sample_inputs
+from ortho_lightning.layers.sampling.inputs import (
+    SampledInputs,
+    can_compute_again,
+    outputs_from_inputs,
+    sample_inputs,
+)
 from ortho_lightning.layers.sampling.options import Sampling
-from ortho_lightning.layers.sampling.tap import as_samples, channels, covers_all_filters, sample_outputs, tap
+from ortho_lightning.layers.sampling.tap import (
+    as_samples,
+    channels,
+    covers_all_filters,
+    element_of,
+    sample_outputs,
+    tap,
+)
 
 __all__ = [
     "SampledInputs",
     "Sampling",
     "as_samples",
+    "can_compute_again",
     "channels",
     "covers_all_filters",
+    "element_of",
     "outputs_from_inputs",
     "sample_inputs",
     "sample_outputs",

@@ -9,8 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ortho_lightning.layers.filters import effective_weight
-from ortho_lightning.layers.sampling.positions import flat, places_of, positions_of
+from ortho_lightning.layers.filters import Layer, RunWeights, layer_filters
+from ortho_lightning.layers.parts import part_of
+from ortho_lightning.layers.sampling.positions import flat, outputs_place, places_of, positions_of
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
 
 @dataclass(frozen=True)
@@ -22,18 +26,23 @@ class SampledInputs:
     dilation: tuple[int, ...] = ()
 
 
-def sample_inputs(module: nn.Module, x: Tensor, output: Tensor, max_samples: int | None, seed: int) -> SampledInputs:
+def can_compute_again(layer: Layer) -> bool:
+    """Return whether the outputs of a layer are known to be a linear map, or a convolution, of its first input."""
+    return outputs_place(layer).linear or isinstance(part_of(layer).module, _CONVOLUTIONS)
+
+
+def sample_inputs(layer: Layer, x: Tensor, output: Tensor, max_samples: int | None, seed: int) -> SampledInputs:
     """Return what :func:`outputs_from_inputs` needs to compute the outputs of :func:`sample_outputs` again.
 
     Linear: the samples ``(n, d)``. Convolutions: the patches under the filters, ``(n, channels, *kernel)``, or with
     ``max_samples=None`` the padded images, which are smaller than all their patches.
     """
     x = x.detach()
-    positions = positions_of(module, output)
+    positions = positions_of(layer, output)
     places = places_of(positions.shape, max_samples, seed)
-    if isinstance(module, nn.Linear):
+    if outputs_place(layer).linear:
         return SampledInputs(places.rows(flat(x, -1)))
-    convolution = cast(nn.Conv2d, module)
+    convolution = cast(nn.Conv2d, part_of(layer).module)
     dimensions = len(convolution.kernel_size)
     x = x.unsqueeze(0) if x.dim() == dimensions + 1 else x
     mode = "constant" if convolution.padding_mode == "zeros" else convolution.padding_mode
@@ -50,18 +59,19 @@ def sample_inputs(module: nn.Module, x: Tensor, output: Tensor, max_samples: int
     return SampledInputs(x[patches], (1,) * dimensions, (1,) * dimensions)
 
 
-def outputs_from_inputs(module: nn.Module, inputs: SampledInputs, weight: Tensor | None = None) -> Tensor:
-    """Return the layer's outputs, without bias, for the inputs of :func:`sample_inputs`: ``(n, channels)``.
+def outputs_from_inputs(layer: Layer, inputs: SampledInputs, weight: RunWeights | None = None) -> Tensor:
+    """Return the layer's outputs, without bias, for the inputs of :func:`sample_inputs`: ``(n, groups * k)``.
 
-    ``weight`` is as in :func:`filters`.
+    ``weight`` is as in :func:`~ortho_lightning.layers.layer_filters`.
     """
-    weight = effective_weight(module) if weight is None else weight
-    dtype = torch.promote_types(weight.dtype, torch.float32)
-    weight, x = weight.to(dtype), inputs.x.to(dtype)
+    filters = layer_filters(layer, weight)
+    dtype = torch.promote_types(filters.dtype, torch.float32)
+    filters, x = filters.to(dtype).flatten(0, 1), inputs.x.to(dtype)
     with torch.autocast(x.device.type, enabled=False):
-        if isinstance(module, nn.Linear):
-            return F.linear(x, weight)
-        convolution = cast(nn.Conv2d, module)
-        convolve = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[len(inputs.stride)]
-        answer = convolve(x, weight, None, inputs.stride, 0, inputs.dilation, convolution.groups)
+        if outputs_place(layer).linear:
+            return F.linear(x, filters)
+        convolution = cast(nn.Conv2d, part_of(layer).module)
+        kernel = filters.unflatten(1, (-1, *convolution.kernel_size))
+        convolve = _CONVOLVE[len(inputs.stride)]
+        answer = convolve(x, kernel, None, inputs.stride, 0, inputs.dilation, convolution.groups)
     return answer.movedim(1, -1).flatten(0, -2)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from ortho_lightning.errors import ConfigurationError
+from ortho_lightning.layers.filters import Layer
+from ortho_lightning.layers.kernels import Outputs
+from ortho_lightning.layers.parts import part_of
 from ortho_lightning.random import mix
 
 
@@ -94,14 +97,26 @@ def _without_common_factor(step: int, size: int) -> int:
     return next(value for value in range(step, 0, -1) if math.gcd(value, size) == 1)
 
 
-def channel_axis(module: nn.Module) -> int:
-    """Return the axis of the filters in the layer's output, from the end."""
-    return -1 if isinstance(module, nn.Linear) else -1 - len(cast(nn.Conv2d, module).kernel_size)
+def channel_axis(layer: Layer) -> int:
+    """Return the axis of the filters in the layer's output; negative: from the end."""
+    return outputs_place(layer).axis
 
 
-def positions_of(module: nn.Module, output: Tensor) -> Tensor:
+def outputs_place(layer: Layer) -> Outputs:
+    """Return where the layer's outputs are.
+
+    Raises:
+        ConfigurationError: for a layer whose module's outputs are not those of its filters.
+    """
+    part = part_of(layer)
+    if part.outputs is None:
+        raise ConfigurationError(f"{part.kind} has no outputs to sample: {part.why_no_outputs}")
+    return part.outputs
+
+
+def positions_of(layer: Layer, output: Tensor) -> Tensor:
     """Return the output as ``(batch, map, channels)``."""
-    return flat(output, channel_axis(module))
+    return flat(output, channel_axis(layer))
 
 
 def flat(output: Tensor, axis: int) -> Tensor:

@@ -8,14 +8,24 @@ import sys
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd import forward_ad
 
-from ortho_lightning.layers.filters import filter_counts, whole
-from ortho_lightning.layers.sampling.positions import Places, channel_axis, flat, is_flat, places_of, positions_of
+from ortho_lightning.layers import weights
+from ortho_lightning.layers.filters import Layer, filter_counts, has_filters
+from ortho_lightning.layers.parts import part_of
+from ortho_lightning.layers.sampling.positions import (
+    Places,
+    channel_axis,
+    flat,
+    is_flat,
+    outputs_place,
+    places_of,
+    positions_of,
+)
 
 
-def tap(module: nn.Module, output: Tensor, max_samples: int | None, seed: int) -> tuple[Tensor, Tensor]:
+def tap(layer: Layer, output: Tensor, max_samples: int | None, seed: int) -> tuple[Tensor, Tensor]:
     """Return the output to hand on, and a sample of it whose gradient joins the output's in one node.
 
     For a slice, autograd fills a tensor of the output's size with zeros on the way back and adds it to the gradient
@@ -28,17 +38,18 @@ def tap(module: nn.Module, output: Tensor, max_samples: int | None, seed: int) -
     Returns:
         The output, now after the node, and the samples ``(n, channels)``.
     """
-    if not _can_tap(module, output):
-        return output, sample_outputs(module, output, max_samples, seed)
+    if not _can_tap(layer, output):
+        return output, sample_outputs(layer, output, max_samples, seed)
     _lone()  # found out once, and outside of a backward
-    places = places_of(positions_of(module, output).shape, max_samples, seed)
+    places = places_of(positions_of(layer, output).shape, max_samples, seed)
     # The node counts as a change in place, so that whoever holds the output already stands behind it too and a ReLU in
     # place may follow. Nothing has changed, though, for those who have saved the output before.
     with torch.autograd._unsafe_preserve_version_counter(output):
-        return cast("tuple[Tensor, Tensor]", _Tap.apply(output, module, places))
+        return cast("tuple[Tensor, Tensor]", _Tap.apply(output, layer, places))
 
 
-def _can_tap(module: nn.Module, output: Tensor) -> bool:
+def _can_tap(layer: Layer, output: Tensor) -> bool:
+    module = part_of(layer).module
     return (
         type(output) is Tensor
         and output.dim() > 1
@@ -52,8 +63,8 @@ def _can_tap(module: nn.Module, output: Tensor) -> bool:
 
 class _Tap(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, output: Tensor, module: nn.Module, places: Places) -> tuple[Tensor, Tensor]:
-        ctx.axis, ctx.places, ctx.shape = channel_axis(module), places, output.shape
+    def forward(ctx: Any, output: Tensor, layer: Layer, places: Places) -> tuple[Tensor, Tensor]:
+        ctx.axis, ctx.places, ctx.shape = channel_axis(layer), places, output.shape
         ctx.set_materialize_grads(False)
         ctx.mark_dirty(output)
         return output, places.rows(flat(output, ctx.axis))
@@ -121,34 +132,67 @@ def _lone() -> tuple[int, ...] | str:
     return "unknown" if lone is None or lone == shared else lone
 
 
-def sample_outputs(module: nn.Module, output: Tensor, max_samples: int | None, seed: int) -> Tensor:
+def sample_outputs(layer: Layer, output: Tensor, max_samples: int | None, seed: int) -> Tensor:
     """Return a copy of the output at up to ``max_samples`` positions, channels last: ``(n, channels)``.
 
     Positions are the batch and what is not the channel axis; :class:`Places` says which. The seed alone moves them, so
     that every position is visited over the steps. Nothing but slices and a copy, so it may run inside a forward hook
     under activation checkpointing, and before an in-place successor.
     """
-    positions = positions_of(module, output)
+    positions = positions_of(layer, output)
     return places_of(positions.shape, max_samples, seed).rows(positions)
 
 
-def as_samples(module: nn.Module, rows: Tensor, biased: bool = True) -> Tensor:
-    """Return samples ``(n, channels)`` as ``(groups, n, k)`` in float32 or better, without the bias."""
+def as_samples(layer: Layer, rows: Tensor, biased: bool = True) -> Tensor:
+    """Return samples as ``(groups, n, k)`` in float32 or better, without the bias.
+
+    Args:
+        layer: that they are of.
+        rows: ``(n, channels)``, of the output; or ``(n, groups * k)`` computed again from inputs, without bias.
+        biased: they are of the output.
+    """
+    place = outputs_place(layer)
     rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
-    if biased and module.bias is not None:
-        rows = rows - whole(cast(Tensor, module.bias)).to(rows.dtype)
-    groups = getattr(module, "groups", 1)
+    bias = _bias(layer) if biased else None
+    if bias is not None:
+        rows = rows - bias.to(rows.dtype)
+    if biased and place.channels is not None:
+        rows = rows[:, place.channels]
+    groups = filter_counts(layer)[0] if has_filters(layer) else 1
     return rows.reshape(rows.shape[0], groups, rows.shape[1] // groups).transpose(0, 1)
 
 
-def channels(module: nn.Module, output: Tensor) -> int:
+def _bias(layer: Layer) -> Tensor | None:
+    name = outputs_place(layer).bias
+    if name is None:
+        return None
+    bias = cast("Tensor | None", getattr(*weights.holder_of(part_of(layer).module, name)))
+    return None if bias is None else weights.whole(bias)
+
+
+def element_of(layer: Layer, output: Any) -> Any:
+    """Return the part of a module's output that is the layer's; None if the output has no such part."""
+    element = outputs_place(layer).element
+    if element is None:
+        return output
+    try:
+        return output[element]
+    except (KeyError, IndexError, TypeError):
+        return getattr(output, element, None) if isinstance(element, str) else None
+
+
+def channels(layer: Layer, output: Tensor) -> int:
     """Return the number of filters in the output; 0 if it is too small to have an axis for them."""
-    axis = channel_axis(module)
-    return output.shape[axis] if output.dim() >= -axis else 0
+    place = outputs_place(layer)
+    if not -output.dim() <= place.axis < output.dim():
+        return 0
+    size = output.shape[place.axis]
+    return size if place.channels is None else len(range(*place.channels.indices(size)))
 
 
-def covers_all_filters(module: nn.Module, output: Any) -> bool:
+def covers_all_filters(layer: Layer, output: Any) -> bool:
     """Return whether the output is a floating-point tensor with an entry for each of the layer's filters."""
     if not isinstance(output, Tensor) or not output.is_floating_point() or hasattr(output, "full_tensor"):
         return False
-    return channels(module, output) == math.prod(filter_counts(module))
+    found = channels(layer, output)
+    return found == math.prod(filter_counts(layer)) if has_filters(layer) else found > 0

@@ -1,0 +1,477 @@
+"""Modules of several kernels: what their filters are, how a part is selected, and kernels of a user's own."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import prune
+
+from ortho_lightning import LSH, AngleMonitor, Gram, OrthogonalityCallback, layers
+from ortho_lightning import functional as OF
+from ortho_lightning.errors import ConfigurationError, LayerSelectionError, UnsupportedLayerError
+from ortho_lightning.layers import registry
+from ortho_lightning.layers.filters import trains, weight_parameters
+from tests.callbacks.helpers import PACKAGES, boring, make_trainer
+
+
+@pytest.fixture
+def own_entries(monkeypatch):
+    """Registrations that end with the test."""
+    monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
+
+
+def filters_of(module):
+    return {key: layers.layer_filters(part) for key, part in layers.parts_of(module).items()}
+
+
+def assert_same(found, expected):
+    assert found.keys() == expected.keys()
+    for key, weight in expected.items():
+        torch.testing.assert_close(found[key], weight, rtol=0, atol=0)
+
+
+# -------------------------------------------------------------------------------------------------------- torch's own
+
+
+@pytest.mark.parametrize("options", [{}, {"kdim": 6, "vdim": 5}])
+def test_attention_has_its_four_projections_and_its_heads(options):
+    torch.manual_seed(0)
+    module = nn.MultiheadAttention(8, 2, **options)
+    q, k, v = (
+        module.in_proj_weight.chunk(3)
+        if not options
+        else (module.q_proj_weight, module.k_proj_weight, module.v_proj_weight)
+    )
+    out = module.out_proj.weight
+    expected = {name: weight.unsqueeze(0) for name, weight in zip("qkv", (q, k, v), strict=True)}
+    expected["out"] = out.unsqueeze(0)
+    expected |= {f"heads.{name}": weight.unflatten(0, (2, 4)) for name, weight in zip("qkv", (q, k, v), strict=True)}
+    expected["heads.out"] = torch.stack([out[:, :4].T, out[:, 4:].T])
+    assert_same(filters_of(module), expected)
+
+
+@pytest.mark.parametrize(("kind", "gates"), [(nn.LSTM, "ifgo"), (nn.GRU, "rzn")])
+def test_recurrent_nets_have_a_kernel_for_each_gate(kind, gates):
+    options = {"proj_size": 2} if kind is nn.LSTM else {}
+    module = kind(4, 3, num_layers=2, bidirectional=True, **options)
+    expected = {}
+    for place in ("l0", "l0_reverse", "l1", "l1_reverse"):
+        for side in ("ih", "hh"):
+            weight = getattr(module, f"weight_{side}_{place}")
+            for i, gate in enumerate(gates):
+                expected[f"{side}_{place}.{gate}"] = weight[3 * i : 3 * i + 3].unsqueeze(0)
+        if options:
+            expected[f"hr_{place}"] = getattr(module, f"weight_hr_{place}").unsqueeze(0)
+    assert_same(filters_of(module), expected)
+
+
+def test_nets_without_gates_and_cells():
+    module = nn.RNN(4, 3)
+    assert_same(filters_of(module), {"ih_l0": module.weight_ih_l0[None], "hh_l0": module.weight_hh_l0[None]})
+    cell = nn.RNNCell(4, 3)
+    assert_same(filters_of(cell), {"ih": cell.weight_ih[None], "hh": cell.weight_hh[None]})
+    assert list(filters_of(nn.GRUCell(4, 3))) == ["ih.r", "ih.z", "ih.n", "hh.r", "hh.z", "hh.n"]
+    cell = nn.LSTMCell(4, 3)
+    torch.testing.assert_close(filters_of(cell)["hh.g"], cell.weight_hh[None, 6:9])
+
+
+def test_embeddings_bilinear_maps_and_columns():
+    table = nn.Embedding(7, 3)
+    assert_same(filters_of(table), {"": table.weight[None]})
+    bag = nn.EmbeddingBag(7, 3)
+    assert_same(filters_of(bag), {"": bag.weight[None]})
+    bilinear = nn.Bilinear(2, 3, 4)
+    assert_same(filters_of(bilinear), {"": bilinear.weight.flatten(1)[None]})
+    linear = nn.Linear(3, 5)
+    assert_same(filters_of(linear), {"": linear.weight[None], "columns": linear.weight.T[None]})
+
+
+def test_transformers_conv1d_is_a_linear_layer_with_its_weight_transposed():
+    pytorch_utils = pytest.importorskip("transformers.pytorch_utils")
+    module = pytorch_utils.Conv1D(5, 3)
+    nn.init.normal_(module.bias)
+    assert_same(filters_of(module), {"": module.weight.T[None], "columns": module.weight[None]})
+    assert list(layers.select_parts(nn.Sequential(module))) == ["0"]
+    part = layers.part_of(module)
+    x = torch.randn(2, 7, 3)
+    expected = (x @ module.weight).flatten(0, 1)[None]
+    rows = layers.sampling.sample_outputs(part, module(x), None, seed=0)
+    torch.testing.assert_close(layers.sampling.as_samples(part, rows), expected)
+    again = layers.sampling.outputs_from_inputs(part, layers.sampling.sample_inputs(part, x, module(x), None, 0))
+    torch.testing.assert_close(layers.sampling.as_samples(part, again, biased=False), expected)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_quantized_layers_of_both_orientations():
+    quantized = pytest.importorskip("torch.ao.nn.quantized")
+    linear = quantized.Linear(6, 4)
+    assert_same(filters_of(linear), {"": linear.weight().dequantize()[None]})
+    up = quantized.ConvTranspose2d(4, 6, 2, groups=2)
+    whole = nn.ConvTranspose2d(4, 6, 2, groups=2)
+    whole.weight = nn.Parameter(up.weight().dequantize())
+    assert_same(filters_of(up), filters_of(whole))
+    assert list(layers.select_parts(nn.Sequential(linear, up), "*")) == ["0", "1"]
+    with pytest.raises(UnsupportedLayerError, match=r"'0'.*quantized"):
+        layers.select_parts(nn.Sequential(linear), "0", outputs=True)
+
+
+# ---------------------------------------------------------------------------------------------------------- selection
+
+
+def transformer():
+    model = nn.Module()
+    model.words = nn.Embedding(9, 8)
+    model.encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 2)
+    model.rnn = nn.LSTM(8, 6)
+    model.head = nn.Linear(8, 4)
+    return model
+
+
+def test_a_part_is_selected_by_pattern():
+    model = transformer()
+    assert list(layers.select_parts(model, "encoder.*.self_attn:q")) == [
+        "encoder.layers.0.self_attn:q",
+        "encoder.layers.1.self_attn:q",
+    ]
+    both = layers.select_parts(model, ["*.0.self_attn:v", "*.0.self_attn:[qk]"])
+    assert [name[-1] for name in both] == ["q", "k", "v"]  # in the order of the module
+    assert list(layers.select_parts(model, "rnn:hh_*")) == [f"rnn:hh_l0.{gate}" for gate in "ifgo"]
+    assert list(layers.select_parts(model, "rnn:*.f")) == ["rnn:ih_l0.f", "rnn:hh_l0.f"]
+    assert list(layers.select_parts(model, ["words", "head"])) == ["words", "head"]
+
+
+def test_a_module_without_a_part_means_all_of_them_and_what_is_on_request_must_be_named():
+    model = transformer()
+    ordinary = [f"encoder.layers.0.self_attn:{part}" for part in ("q", "k", "v", "out")]
+    assert list(layers.select_parts(model, "*.0.self_attn")) == ordinary
+    assert list(layers.select_parts(model, "*.0.self_attn:*")) == ordinary
+    assert list(layers.select_parts(model, "*.0.self_attn:heads.*")) == [
+        f"encoder.layers.0.self_attn:heads.{part}" for part in ("q", "k", "v", "out")
+    ]
+    assert list(layers.select_parts(model, "head:columns")) == ["head:columns"]
+    assert list(layers.select_parts(model, "head*")) == ["head"]
+
+
+def test_a_weight_is_not_selected_twice():
+    model = transformer()
+    names = list(layers.select_parts(model, "*.0.self_attn*"))
+    assert names == [f"encoder.layers.0.self_attn:{part}" for part in ("q", "k", "v", "out")]  # without out_proj
+
+
+def test_the_default_is_as_it_was():
+    names = list(layers.select_parts(transformer()))
+    assert [name for name in names if ":" in name] == []
+    assert names[:3] == ["encoder.layers.0.self_attn.out_proj", "encoder.layers.0.linear1", "encoder.layers.0.linear2"]
+    assert names[-1] == "head"
+
+
+def test_parts_are_excluded_by_their_own_names_or_their_modules():
+    model = transformer()
+    chosen = layers.select_parts(model, "*.self_attn", exclude=["*.0.self_attn", "*:out"])
+    assert [name[-1] for name in chosen] == ["q", "k", "v"]
+    by_predicate = layers.select_parts(model, lambda name, module: isinstance(module, nn.LSTM), exclude="rnn:ih*")
+    assert list(by_predicate) == [f"rnn:hh_l0.{gate}" for gate in "ifgo"]
+    with pytest.raises(LayerSelectionError, match="'rnn:hx_\\*'"):
+        layers.select_parts(model, "rnn:hx_*")
+
+
+def test_what_has_no_outputs_says_why_and_the_output_projection_has_them():
+    model = transformer()
+    for name, reason in (("*.0.self_attn:q", "not seen"), ("rnn:hh_l0.f", "recurrence"), ("words", "looked up")):
+        with pytest.raises(UnsupportedLayerError, match=f"{reason}.*weight-based.*exclude="):
+            layers.select_parts(model, name, outputs=True)
+    assert list(layers.select_parts(model, "*.0.self_attn:out", outputs=True)) == ["encoder.layers.0.self_attn:out"]
+
+
+def test_parts_are_copied_and_pickled_with_their_modules():
+    model = transformer()
+    part = layers.select_parts(model, "rnn:hh_l0.f")["rnn:hh_l0.f"]
+    for twin in (pickle.loads(pickle.dumps(part)), copy.deepcopy(part)):
+        assert twin.module is not part.module
+        torch.testing.assert_close(layers.layer_filters(twin), layers.layer_filters(part))
+
+
+# ------------------------------------------------------------------------------------------------ kernels of one's own
+
+
+class FusedProjection(nn.Module):
+    """A projection whose weight holds query and value one above the other, and a low-rank one."""
+
+    def __init__(self):
+        super().__init__()
+        self.query_value = nn.Parameter(torch.randn(6, 4))
+        self.bias = nn.Parameter(torch.randn(6))
+        self.up, self.down = nn.Parameter(torch.randn(5, 2)), nn.Parameter(torch.randn(2, 4))
+
+    def forward(self, x):
+        return {"joined": nn.functional.linear(x, self.query_value, self.bias), "low": x @ (self.up @ self.down).T}
+
+
+class Inheriting(FusedProjection):
+    pass
+
+
+def kernels(module):
+    value = layers.Outputs(element="joined", bias="bias", channels=slice(3, 6), linear=True)
+    return {
+        "query": layers.Kernel("query_value", layers.Rows(block=(0, 2))),
+        "value": layers.Kernel("query_value", layers.Rows(block=(1, 2)), value),
+        "low": layers.Kernel(("up", "down"), lambda up, down: (up @ down)[None], layers.Outputs(element="low")),
+    }
+
+
+def test_a_users_own_kernels_and_outputs(own_entries):
+    layers.register(FusedProjection)(kernels)
+    module = Inheriting()
+    found = filters_of(module)
+    assert_same(
+        found,
+        {
+            "query": module.query_value[None, :3],
+            "value": module.query_value[None, 3:],
+            "low": (module.up @ module.down)[None],
+        },
+    )
+    x = torch.randn(7, 4)
+    for key in ("value", "low"):
+        part = layers.parts_of(module)[key]
+        assert layers.filter_counts(part) == tuple(found[key].shape[:2])
+        own = layers.sampling.element_of(part, module(x))
+        samples = layers.sampling.as_samples(part, layers.sampling.sample_outputs(part, own, None, seed=0))
+        torch.testing.assert_close(samples, x @ found[key].mT)
+    assert {id(each) for each in weight_parameters(layers.parts_of(module)["low"])} == {id(module.up), id(module.down)}
+
+
+def test_the_nearest_class_counts_and_a_name_stands_for_a_class(own_entries):
+    layers.register(FusedProjection)(kernels)
+    layers.register(f"{__name__}.Inheriting", default=True)(lambda module: layers.Kernel("down"))
+    model = nn.ModuleDict({"base": FusedProjection(), "own": Inheriting()})
+    assert list(layers.select_parts(model)) == ["own"]
+    assert list(layers.select_parts(model, "*")) == ["base:query", "base:value", "base:low", "own"]
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda module: module.nothing, "registered for FusedProjection raised AttributeError"),
+        (lambda module: [module.up], "registered for FusedProjection returned"),
+        (lambda module: {"up": module.up}, "registered for FusedProjection returned"),
+        (lambda module: layers.Kernel("up", lambda up: up), r"Kernel\.filters gave \(5, 2\).*\(groups, k, d\)"),
+    ],
+)
+def test_registrations_that_cannot_work_are_named(own_entries, function, message):
+    layers.register(FusedProjection)(function)
+    with pytest.raises(ConfigurationError, match=message):
+        layers.select_parts(FusedProjection(), "")
+
+
+@pytest.mark.parametrize("kind", [int, "Linear", 3])
+def test_only_classes_of_modules_and_dotted_names_are_registered(kind):
+    with pytest.raises(ConfigurationError, match="register"):
+        layers.register(kind)
+
+
+def test_a_module_with_several_kernels_is_not_one_layer():
+    with pytest.raises(ConfigurationError, match=r"MultiheadAttention has several.*'q'"):
+        layers.layer_filters(nn.MultiheadAttention(4, 2))
+    with pytest.raises(ConfigurationError, match=r"ReLU holds no filters.*register"):
+        layers.layer_filters(nn.ReLU())
+
+
+# ----------------------------------------------------------------------------------------------------------- training
+
+
+def module_of(package, network, inputs):
+    class Mine(boring(package).BoringModel):
+        def __init__(self):
+            super().__init__()
+            self.layer = None
+            self.net = network
+            self.gradients = {}
+
+        def training_step(self, batch, batch_idx):
+            output = self.net(*inputs)
+            return (output if isinstance(output, torch.Tensor) else output[0]).square().mean()
+
+        def on_after_backward(self):
+            self.gradients = {name: p.grad.clone() for name, p in self.named_parameters() if p.grad is not None}
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    return Mine()
+
+
+def attention_weights(net):
+    return [*net.in_proj_weight.chunk(3), net.out_proj.weight]
+
+
+def lstm_weights(net):
+    return [gate for weight in (net.weight_ih_l0, net.weight_hh_l0) for gate in weight.chunk(4)]
+
+
+CASES = {
+    "attention": (
+        lambda: nn.MultiheadAttention(8, 2, batch_first=True),
+        [torch.randn(3, 5, 8, generator=torch.Generator().manual_seed(1))] * 3,
+        attention_weights,
+    ),
+    "lstm": (
+        lambda: nn.LSTM(4, 3),
+        [torch.randn(5, 2, 4, generator=torch.Generator().manual_seed(1))],
+        lstm_weights,
+    ),
+    "embedding": (lambda: nn.Embedding(6, 4), [torch.tensor([[0, 2], [5, 2]])], lambda net: [net.weight]),
+    "sparse embedding": (
+        lambda: nn.Embedding(6, 4, sparse=True),
+        [torch.tensor([[0, 2], [5, 2]])],
+        lambda net: [net.weight],
+    ),
+}
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+@pytest.mark.parametrize("case", CASES)
+def test_a_penalty_on_the_weights_of_functionally_called_modules_is_that_of_their_kernels(case, package):
+    make, inputs, weights = CASES[case]
+    torch.manual_seed(3)
+    module = module_of(package, make(), inputs)
+    reference = copy.deepcopy(module.net)
+    callback = OrthogonalityCallback(Gram(), layers="net*", weight=0.5, log_every_n_steps=1)
+    make_trainer(callback, package).fit(module, [torch.zeros(1)])
+    output = reference(*inputs)
+    penalties = [OF.gram_penalty(weight.unsqueeze(0)) for weight in weights(reference)]
+    penalty = torch.stack(penalties).sum()
+    torch.testing.assert_close(callback.penalty, penalty.detach())
+    assert len(callback.angle_report()) == len(penalties)
+    task = (output if isinstance(output, torch.Tensor) else output[0]).square().mean()
+    (task + 0.5 * penalty).backward()
+    for name, parameter in reference.named_parameters():
+        found, expected = module.gradients[f"net.{name}"], parameter.grad
+        torch.testing.assert_close(found.to_dense(), expected.to_dense())
+
+
+def test_outputs_of_the_attention_projection_are_penalized_without_its_bias():
+    torch.manual_seed(3)
+    make, inputs, _ = CASES["attention"]
+    module = module_of(PACKAGES[0], make(), inputs)
+    nn.init.normal_(module.net.out_proj.bias)
+    reference = copy.deepcopy(module.net)
+    callback = OrthogonalityCallback(LSH(max_samples=None), layers="net:out", log_every_n_steps=1)
+    make_trainer(callback).fit(module, [torch.zeros(1)])
+    outputs = (reference(*inputs)[0] - reference.out_proj.bias).flatten(0, 1)
+    torch.testing.assert_close(callback.penalty, OF.lsh_penalty(outputs.detach(), lambda1=0.0))
+    assert callback.monitor.responses["net:out"].n == 15
+
+
+def test_angles_and_gradient_ratios_of_parts_have_their_names():
+    make, inputs, _ = CASES["attention"]
+    module = module_of(PACKAGES[0], make(), inputs)
+    callback = OrthogonalityCallback(Gram(), layers="net:[qk]", log_every_n_steps=1, log_gradient_ratio_every_n_steps=1)
+    trainer = make_trainer(callback)
+    trainer.fit(module, [torch.zeros(1)])
+    logged = trainer.callback_metrics
+    for scalar in ("penalty", "angle_std", "gradient_ratio"):
+        assert {f"ortho/{scalar}/net:q", f"ortho/{scalar}/net:k"} <= logged.keys()
+    assert [row["name"] for row in callback.angle_report()] == ["net:q", "net:k"]
+
+
+def test_the_monitor_alone_measures_parts_and_leaves_out_responses_that_are_not_seen():
+    make, inputs, _ = CASES["attention"]
+    module = module_of(PACKAGES[0], make(), inputs)
+    monitor = AngleMonitor("net", every_n_steps=1)
+    make_trainer([monitor]).fit(module, [torch.zeros(1)])
+    assert list(monitor.measured) == ["net:q", "net:k", "net:v", "net:out"]
+    assert list(monitor.responses) == ["net:out"]
+
+
+# ------------------------------------------------------------------------------------ reparametrized, pruned and tied
+
+
+def test_parametrized_parts_are_effective_and_train_with_what_they_are_made_from():
+    module = nn.MultiheadAttention(8, 2)
+    nn.utils.parametrizations.spectral_norm(module, "in_proj_weight")
+    module.eval()
+    part = layers.parts_of(module)["k"]
+    torch.testing.assert_close(layers.layer_filters(part), module.in_proj_weight[None, 8:16])
+    original = module.parametrizations.in_proj_weight.original
+    assert any(each is original for each in weight_parameters(part))
+    assert trains(part)
+    original.requires_grad_(False)
+    assert not trains(part)
+    assert layers.filter_counts(part) == (1, 8)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda net: prune.l1_unstructured(net, "weight_hh_l0", 0.5),
+        lambda net: nn.utils.weight_norm(net, "weight_hh_l0"),
+        lambda net: nn.utils.parametrizations.weight_norm(net, "weight_hh_l0"),
+        lambda net: nn.utils.parametrizations.orthogonal(net, "weight_hh_l0"),
+    ],
+    ids=["pruned", "weight norm", "weight norm as parametrization", "orthogonal"],
+)
+def test_the_penalty_of_a_reparametrized_gate_reaches_what_its_weight_is_made_from(change):
+    def make():  # torch copies no pruned nets
+        torch.manual_seed(1)
+        net = nn.GRU(4, 3)
+        change(net)
+        return net
+
+    inputs = [torch.randn(5, 2, 4)]
+    module, reference = module_of(PACKAGES[0], make(), inputs), make()
+    callback = OrthogonalityCallback(Gram(), layers="net:hh*.z", log_every_n_steps=1)
+    make_trainer(callback).fit(module, [torch.zeros(1)])
+    output = reference(*inputs)[0].square().mean()
+    penalty = OF.gram_penalty(reference.weight_hh_l0[None, 3:6])
+    torch.testing.assert_close(callback.penalty, penalty.detach())
+    (output + penalty).backward()
+    for name, parameter in reference.named_parameters():
+        torch.testing.assert_close(module.gradients[f"net.{name}"], parameter.grad)
+
+
+def test_pruned_projections_keep_their_mask_and_their_zero_filters_have_no_gradient():
+    torch.manual_seed(1)
+    inputs = CASES["attention"][1]
+    net = nn.MultiheadAttention(8, 2, batch_first=True)
+    mask = torch.ones(24, 8)
+    mask[3] = 0
+    prune.custom_from_mask(net, "in_proj_weight", mask)
+    module = module_of(PACKAGES[0], net, inputs)
+    callback = OrthogonalityCallback(LSH(probe="exact"), layers="net:q", log_every_n_steps=1)
+    make_trainer(callback, max_steps=2).fit(module, [torch.zeros(1)])
+    gradient = module.gradients["net.in_proj_weight_orig"]
+    assert gradient.isfinite().all()
+    assert not gradient[3].any()
+    assert gradient[:3].any()
+    assert not layers.layer_filters(layers.parts_of(net)["q"])[0, 3].any()
+
+
+def test_tied_weights_are_penalized_once_for_each_layer_that_holds_them():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.words = nn.Embedding(6, 4)
+            self.head = nn.Linear(4, 6, bias=False)
+            self.head.weight = self.words.weight
+
+        def forward(self, x):
+            return self.head(self.words(x))
+
+    torch.manual_seed(1)
+    inputs = [torch.tensor([[0, 2], [5, 2]])]
+    module = module_of(PACKAGES[0], Tied(), inputs)
+    reference = copy.deepcopy(module.net)
+    callback = OrthogonalityCallback(Gram(), layers=["net.words", "net.head"], log_every_n_steps=1)
+    make_trainer(callback).fit(module, [torch.zeros(1)])
+    penalty = 2 * OF.gram_penalty(reference.words.weight[None])
+    torch.testing.assert_close(callback.penalty, penalty.detach())
+    (reference(*inputs).square().mean() + penalty).backward()
+    torch.testing.assert_close(module.gradients["net.words.weight"], reference.words.weight.grad)
+    only_once = OrthogonalityCallback(Gram(), layers="net.head", log_every_n_steps=1)
+    make_trainer(only_once).fit(module_of(PACKAGES[0], reference, inputs), [torch.zeros(1)])
+    torch.testing.assert_close(only_once.penalty, penalty.detach() / 2)
