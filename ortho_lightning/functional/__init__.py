@@ -30,6 +30,13 @@ from ortho_lightning.functional.responses import (
     response_statistics,
 )
 from ortho_lightning.functional.similarity import spearman, whitened_cosines
+from ortho_lightning.functional.spectra import (
+    SpectrumStatistics,
+    dead_filters,
+    singular_values,
+    spectrum_statistics,
+    stable_rank,
+)
 from ortho_lightning.functional.whitening import (
     effective_rank,
     mean_cosine,
@@ -43,7 +50,9 @@ __all__ = [
     "AngleStatistics",
     "Moments",
     "ResponseStatistics",
+    "SpectrumStatistics",
     "angle_statistics",
+    "dead_filters",
     "effective_rank",
     "gram_penalty",
     "lsh_active_fraction",
@@ -66,7 +75,10 @@ __all__ = [
     "rms_normalize",
     "similarity_from_statistics",
     "similarity_penalty",
+    "singular_values",
     "spearman",
+    "spectrum_statistics",
+    "stable_rank",
     "unit_sum",
     "welch_floor",
     "whitened_cosines",
