@@ -8,14 +8,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from ortho_lightning.callbacks.base import LightningCallback
-from ortho_lightning.callbacks.monitoring import angles, dashboard, loggers
+from ortho_lightning.callbacks.monitoring import angles, dashboard, loggers, spectra
 from ortho_lightning.callbacks.monitoring.adapters import Chart
 from ortho_lightning.callbacks.monitoring.arguments import Kind, check_interval, check_kinds, check_name
 from ortho_lightning.callbacks.monitoring.figures import Figures
 from ortho_lightning.callbacks.monitoring.responses import ResponseMonitor, response_row, response_scalars
 from ortho_lightning.callbacks.monitoring.steps import StepCounter
 from ortho_lightning.callbacks.penalty.compatibility import is_compiled
-from ortho_lightning.functional import AngleStatistics, ResponseStatistics
+from ortho_lightning.functional import AngleStatistics, ResponseStatistics, SpectrumStatistics
 from ortho_lightning.layers.parts import Part
 from ortho_lightning.layers.selection import Layers, check_selection, select_parts
 
@@ -43,6 +43,11 @@ class AngleMonitor(LightningCallback):
         histograms_every_n_epochs: epochs between histograms of the angles, and one before training; None: never.
         figures: figures of each layer's angles in a training: one before it, the others evenly to its end; None: never.
             Response angles are in it from the first measurement on.
+        spectra_every_n_steps: steps between stable and effective rank, largest and smallest singular value and the
+            number of dead filters of each layer (:func:`~ortho_lightning.functional.spectrum_statistics`), the first
+            step included and once after training; None: never. The cost grows with the cube of the smaller of k and d,
+            and all filters take part. On one CPU core, the angles of the same layers in brackets: 0.30 s (0.14 s) for
+            the 21 layers of ResNet-18, 0.6 s (0.2 s) for a layer of 2048 x 2048, 4.4 s (0.8 s) for 4096 x 4096.
         name: prefix of the logged names and part of the checkpoint key. Several callbacks need several names.
 
     Raises:
@@ -61,6 +66,7 @@ class AngleMonitor(LightningCallback):
         every_n_steps: int | None = 50,
         histograms_every_n_epochs: int | None = 1,
         figures: int | None = 3,
+        spectra_every_n_steps: int | None = None,
         name: str = "ortho",
     ) -> None:
         check_selection("layers", layers)
@@ -69,6 +75,7 @@ class AngleMonitor(LightningCallback):
         check_interval("every_n_steps", every_n_steps)
         check_interval("histograms_every_n_epochs", histograms_every_n_epochs)
         check_interval("figures", figures)
+        check_interval("spectra_every_n_steps", spectra_every_n_steps)
         check_name(name)
         self.layers = layers
         self.exclude = exclude
@@ -76,9 +83,12 @@ class AngleMonitor(LightningCallback):
         self.every_n_steps = every_n_steps
         self.histograms_every_n_epochs = histograms_every_n_epochs
         self.figures = figures
+        self.spectra_every_n_steps = spectra_every_n_steps
         self.name = name
         self.measured: dict[str, AngleStatistics] = {}
         """What was measured last, by layer."""
+        self.measured_spectra: dict[str, SpectrumStatistics] = {}
+        """The spectra that were measured last, by layer."""
         self._layers: dict[str, Part] = {}
         self._responses: ResponseMonitor | None = None
         self._module: nn.Module | None = None
@@ -188,15 +198,20 @@ class AngleMonitor(LightningCallback):
         if self._responses is not None:
             self._responses.end_batch()
         step = self._steps.end_batch()
-        if step is None or self.every_n_steps is None or step % self.every_n_steps:
-            return {}
-        return self._filter_scalars() | response_scalars(self.responses)
+        scalars: dict[str, float] = {}
+        if _is_due(step, self.every_n_steps):
+            scalars |= self._filter_scalars() | response_scalars(self.responses)
+        if _is_due(step, self.spectra_every_n_steps):
+            scalars |= self._spectrum_scalars()
+        return scalars
 
     def scalars_of_end(self) -> dict[str, float]:
         """Return the angle scalars after training."""
-        if self._steps.step == 0 or self.every_n_steps is None:
+        if self._steps.step == 0:
             return {}
-        return self._filter_scalars()  # no batch runs any more whose responses could be measured
+        # no batch runs any more whose responses could be measured
+        scalars = {} if self.every_n_steps is None else self._filter_scalars()
+        return scalars | (self._spectrum_scalars() if self.measures_spectra else {})
 
     def angle_report(self, module: nn.Module | None = None) -> list[dict[str, Any]]:
         """Return the angles between the filters of each selected layer, in degrees, as they are now.
@@ -212,13 +227,14 @@ class AngleMonitor(LightningCallback):
             angles as they were measured last in ``fit``, None where they were not: response_mean, response_std,
             response_min, response_max, response_rms_similarity, response_max_abs_similarity, response_samples,
             response_sampling_error (standard deviation of an angle by sampling), response_std_before (in the first step
-            of the fit).
+            of the fit). With ``spectra_every_n_steps`` also stable_rank, effective_rank, largest_singular_value,
+            smallest_singular_value and dead_filters, as they are now.
 
         Raises:
             ConfigurationError: without a module before the first ``fit``.
             LayerSelectionError: if the selection matches no layer of ``module``.
         """
-        rows = angles.selected_report(self._layers, module, self.layers, self.exclude)
+        rows = angles.selected_report(self._layers, module, self.layers, self.exclude, self.measures_spectra)
         return self.with_responses(rows, module)
 
     def with_responses(self, rows: list[dict[str, Any]], module: nn.Module | None) -> list[dict[str, Any]]:
@@ -231,7 +247,14 @@ class AngleMonitor(LightningCallback):
 
     def chart_sections(self) -> Mapping[str, list[Chart]]:
         """Return the charts of the dashboard, by section."""
-        return {self.name: dashboard.angle_charts(self.name, list(self._layers), self.kinds)}
+        layers = list(self._layers)
+        charts = dashboard.angle_charts(self.name, layers, self.kinds)
+        return {self.name: charts + (dashboard.spectrum_charts(self.name, layers) if self.measures_spectra else [])}
+
+    @property
+    def measures_spectra(self) -> bool:
+        """Whether ranks, singular values and dead filters are measured."""
+        return self.spectra_every_n_steps is not None
 
     @property
     def responses(self) -> dict[str, ResponseStatistics]:
@@ -249,6 +272,10 @@ class AngleMonitor(LightningCallback):
         self.measured = angles.layer_angles(self._layers)
         return angles.angle_scalars(self.measured)
 
+    def _spectrum_scalars(self) -> dict[str, float]:
+        self.measured_spectra = spectra.layer_spectra(self._layers)
+        return spectra.spectrum_scalars(self.measured_spectra)
+
     def _log_histograms(self, trainer: Any) -> None:
         if self.histograms_every_n_epochs is None:
             return
@@ -257,3 +284,8 @@ class AngleMonitor(LightningCallback):
                 loggers.log_angle_histogram(trainer, f"{self.name}/angles/{name}", statistics)
         for name, responses in self.responses.items():
             loggers.log_angle_histogram(trainer, f"{self.name}/response_angles/{name}", responses)
+
+
+def _is_due(step: int | None, every: int | None) -> bool:
+    """Return whether a step, None where none ended, is one of every so many; None: never."""
+    return step is not None and every is not None and step % every == 0

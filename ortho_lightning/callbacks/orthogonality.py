@@ -214,7 +214,7 @@ class OrthogonalityCallback(LightningCallback):
         if self._term is not None:
             dashboard.log_step(trainer, self.name, self._term.take_gradient_ratios())
             if step % (self.log_every_n_steps or _MANY) == 0:
-                self._term.watch_collapse(self.monitor, fresh=bool(found))
+                self._term.watch_collapse(self.monitor, fresh="angle_std" in found)
             if self._term.steps == (self.log_every_n_steps or _MANY):
                 self._term.report_silent_layers()
 
@@ -255,7 +255,8 @@ class OrthogonalityCallback(LightningCallback):
 
     def angle_report(self, module: nn.Module | None = None) -> list[dict[str, Any]]:
         """Return the angles of each selected layer as they are now; see :meth:`AngleMonitor.angle_report`."""
-        rows = angles.selected_report(self._layers, module, self.layers, self.exclude)
+        spectra = self.monitor is not None and self.monitor.measures_spectra
+        rows = angles.selected_report(self._layers, module, self.layers, self.exclude, spectra)
         return rows if self.monitor is None else self.monitor.with_responses(rows, module)
 
     def chart_sections(self) -> Mapping[str, list[Chart]]:

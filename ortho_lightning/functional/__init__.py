@@ -37,6 +37,13 @@ from ortho_lightning.functional.responses import (
     response_statistics,
 )
 from ortho_lightning.functional.similarity import spearman, whitened_cosines
+from ortho_lightning.functional.spectra import (
+    SpectrumStatistics,
+    dead_filters,
+    singular_values,
+    spectrum_statistics,
+    stable_rank,
+)
 from ortho_lightning.functional.whitening import (
     effective_rank,
     mean_cosine,
@@ -50,10 +57,12 @@ __all__ = [
     "AngleStatistics",
     "Moments",
     "ResponseStatistics",
+    "SpectrumStatistics",
     "angle_statistics",
     "correlation",
     "covariance",
     "cross_gram_penalty",
+    "dead_filters",
     "effective_rank",
     "gram_matrix",
     "gram_penalty",
@@ -83,8 +92,11 @@ __all__ = [
     "self_convolution",
     "similarity_from_statistics",
     "similarity_penalty",
+    "singular_values",
     "spearman",
     "spectral_norm",
+    "spectrum_statistics",
+    "stable_rank",
     "unit_sum",
     "welch_floor",
     "whitened_cosines",

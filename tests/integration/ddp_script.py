@@ -8,7 +8,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.strategies import ModelParallelStrategy
 from torch import nn
 
-from ortho_lightning import GradientShare, OrthogonalityCallback
+from ortho_lightning import AngleMonitor, GradientShare, OrthogonalityCallback
 from ortho_lightning.layers.filters import whole
 from ortho_lightning.regularizers import LSH, Gram, srip
 
@@ -66,7 +66,12 @@ def fit(sync, branching, devices, regularizer="lsh", strategy="ddp", weight=0.5,
     net = Net(branching)
     every = 1 if strategy == "ddp" and apply == "loss" else None
     callback = OrthogonalityCallback(
-        REGULARIZERS[regularizer], weight=weight, sync=sync, log_gradient_ratio_every_n_steps=every, apply=apply
+        REGULARIZERS[regularizer],
+        weight=weight,
+        sync=sync,
+        log_gradient_ratio_every_n_steps=every,
+        monitor=AngleMonitor(spectra_every_n_steps=1),
+        apply=apply,
     )
     if strategy == "fsdp2":
         strategy = ModelParallelStrategy(data_parallel_size=devices, tensor_parallel_size=1)

@@ -37,6 +37,8 @@ def test_global_statistics_equal_one_process_with_the_joined_batch(tmp_path):
         assert len(alone.ratios) == 4
         for name, expected in alone.ratios.items():
             torch.testing.assert_close(found[name], expected, rtol=1e-6, atol=0, msg=name)
+        for row, expected in zip(found["report"], callback.angle_report(), strict=True):
+            assert row["stable_rank"] == pytest.approx(expected["stable_rank"], rel=1e-6)
 
 
 def test_local_statistics_are_the_average_of_each_process_alone(tmp_path):

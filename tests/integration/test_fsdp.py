@@ -26,7 +26,9 @@ def test_fsdp2_gives_the_gradients_weights_and_angles_of_one_process_with_the_jo
             assert (layer["name"], layer["groups"], layer["k"], layer["d"]) == tuple(
                 expected[key] for key in ("name", "groups", "k", "d")
             )
-            assert layer["mean"] == pytest.approx(expected["mean"], rel=1e-6)
+            for key in ("mean", "stable_rank", "effective_rank", "largest_singular_value", "smallest_singular_value"):
+                assert layer[key] == pytest.approx(expected[key], rel=1e-6), key
+            assert layer["dead_filters"] == 0
 
 
 @pytest.mark.parametrize("regularizer", ["gram", "srip"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -32,8 +33,8 @@ def layer_angles(layers: Mapping[str, Layer], widest: int = WIDEST_LOGGED) -> di
     return measured
 
 
-def angle_report(layers: Mapping[str, Layer]) -> list[dict[str, Any]]:
-    """Return a dict a layer; see :meth:`~ortho_lightning.AngleMonitor.angle_report`."""
+def angle_report(layers: Mapping[str, Layer], spectra: bool = False) -> list[dict[str, Any]]:
+    """Return a dict a layer, with its spectrum if asked; see :meth:`~ortho_lightning.AngleMonitor.angle_report`."""
     report = []
     for name, module in layers.items():
         kernel = current_filters(module)
@@ -56,13 +57,18 @@ def angle_report(layers: Mapping[str, Layer]) -> list[dict[str, Any]]:
                 "null_std": OF.null_std(d),
                 "spread_ratio": statistics.std / OF.null_std(d),
                 "welch_floor": OF.welch_floor(k, d),
+                **(asdict(OF.spectrum_statistics(kernel)) if spectra else {}),
             }
         )
     return report
 
 
 def selected_report(
-    layers: Mapping[str, Layer], module: nn.Module | None, selection: Layers, exclude: Layers
+    layers: Mapping[str, Layer],
+    module: nn.Module | None,
+    selection: Layers,
+    exclude: Layers,
+    spectra: bool = False,
 ) -> list[dict[str, Any]]:
     """Return the report of the layers that a callback selects in ``module``, or of ``layers`` where that is None.
 
@@ -74,7 +80,7 @@ def selected_report(
         layers = select_parts(module, selection, exclude, outputs="allowed")
     if not layers:
         raise ConfigurationError("angle_report() before fit: give it the module, angle_report(module)")
-    return angle_report(layers)
+    return angle_report(layers, spectra)
 
 
 def angle_scalars(measured: Mapping[str, OF.AngleStatistics]) -> dict[str, float]:

@@ -60,6 +60,20 @@ def angle_charts(name: str, layers: Sequence[str], kinds: Sequence[Kind]) -> lis
     return (of_filters if "filter" in kinds else []) + (of_responses if "response" in kinds else [])
 
 
+def spectrum_charts(name: str, layers: Sequence[str]) -> list[Chart]:
+    """Return the charts of a callback's spectra, the layers from input to output."""
+    return [
+        Chart(f"{title} by layer", _by_layer(name, key, layers))
+        for key, title in (
+            ("stable_rank", "stable rank"),
+            ("effective_rank", "effective rank"),
+            ("largest_singular_value", "largest singular value"),
+            ("smallest_singular_value", "smallest singular value"),
+            ("dead_filters", "dead filters"),
+        )
+    ]
+
+
 def loss_chart(name: str) -> Chart:
     """Return the chart of the loss and its parts."""
     return Chart("loss = task + penalty", (f"{name}/task_loss", f"{name}/penalty_loss", f"{name}/total_loss"))
