@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict
 
-from torch import nn
-
 from ortho_lightning import functional as OF
 from ortho_lightning.callbacks.monitoring.angles import current_filters
+from ortho_lightning.layers.filters import Layer
 
 # The model's scalars from those of its layers.
 _JOINED: dict[str, Callable[[Collection[float]], float]] = {
