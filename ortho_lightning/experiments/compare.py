@@ -13,8 +13,9 @@ from omegaconf import DictConfig
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.experiments.common.cli import conf_dir, plain_errors
 from ortho_lightning.experiments.comparison.arms import compare_arms, is_part
+from ortho_lightning.experiments.comparison.available import expand_arms
 from ortho_lightning.experiments.comparison.gather import gather
-from ortho_lightning.experiments.comparison.plan import check_overrides
+from ortho_lightning.experiments.comparison.plan import check_overrides, check_share
 from ortho_lightning.experiments.comparison.statistics import check_settings
 from ortho_lightning.experiments.comparison.tune import tune
 from ortho_lightning.experiments.report.comparison import CONFIDENCE, Comparison
@@ -31,6 +32,7 @@ def check(config: DictConfig, overrides: Sequence[str]) -> None:
         raise ConfigurationError(f"jobs={config.jobs}, costs={config.costs}: jobs must be 1 or more, costs 0 or more")
     check_settings(CONFIDENCE, config.target)
     check_overrides(config, overrides)
+    check_share(config, overrides)
     if config.gather is not None and config.tune:
         raise ConfigurationError("gather and tune=true: one or the other")
 
@@ -45,6 +47,8 @@ def main(config: DictConfig) -> None:
         RuntimeError: if a run failed in a job of a launcher.
     """
     overrides = list(HydraConfig.get().overrides.task)
+    for arm, missing in expand_arms(config).items():
+        print(f"regularizers=all leaves out {arm}, which needs {missing}: pip install '{missing}'")
     check(config, overrides)
     folder = Path(config.gather or config.run_dir)
     try:

@@ -116,7 +116,8 @@ class Classifier(LightningModule):
         """The parameters with weight decay and those without: biases, norms, and filters of a fixed length."""
         kept = {id(p) for p in left_out}
         fixed = {id(p) for p in constrained_parameters(self.net)}
-        decayed, others = [], []
+        decayed: list[Tensor] = []
+        others: list[Tensor] = []
         for p in self.net.parameters():
             if id(p) not in kept:
                 (decayed if (self.decay_norms or p.dim() > 1) and id(p) not in fixed else others).append(p)

@@ -108,7 +108,7 @@ class KernelOptimizer(Optimizer):
         super().__init__([{**group, "params": list(kernels)}, *rest.param_groups], {})
         self.defaults = rest.defaults  # of groups that are added later
 
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take one step of both.
 
         Args:

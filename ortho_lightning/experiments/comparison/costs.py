@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -17,7 +16,8 @@ from pytorch_lightning import seed_everything
 
 from ortho_lightning.experiments.common.cli import conf_dir, plain_errors
 from ortho_lightning.experiments.common.provenance import machine
-from ortho_lightning.experiments.comparison.plan import BASELINE, plan
+from ortho_lightning.experiments.comparison.available import BASELINE, expand_arms
+from ortho_lightning.experiments.comparison.plan import plan
 from ortho_lightning.experiments.comparison.runs import Run
 from ortho_lightning.experiments.comparison.step_costs import COSTS
 from ortho_lightning.experiments.cost.steps import Arm, Cost, alternate
@@ -28,6 +28,7 @@ _SILENT = {  # logging is a matter of every 50th step
     "monitor": None,
     "log_gradient_ratio_every_n_steps": None,
     "schedule": None,  # a warm-up would leave the penalty out of the first steps
+    "weight": 1e-4,  # its size does not change the cost; measuring a share of the gradient is rare
 }
 
 
@@ -47,13 +48,13 @@ def _arm(name: str, config: DictConfig) -> Arm:
     data.setup("fit")
     x, y, index = next(iter(data.train_dataloader()))
     batch = (data.prepare(data.augmented(x, index, 0) if data.augment else x), y)
-    silent: dict[str, Any] = dict(_SILENT)
-    if isinstance(config.callbacks.orthogonality.weight, DictConfig):
-        silent["weight"] = 1e-4  # measuring the share of the gradient is a matter of every 200th step
-    callback = None if name == BASELINE else instantiate(config.callbacks.orthogonality, **silent)
+    parts, every = config.callbacks, 1
+    callbacks = [] if parts.constraint is None else [instantiate(parts.constraint)]
+    if config.regularizer.penalty is not None:
+        callbacks.append(instantiate(parts.orthogonality, **_SILENT))
+        every = parts.orthogonality.every_n_steps
     options = {key: config.trainer[key] for key in ("accelerator", "precision")}
-    every = config.callbacks.orthogonality.every_n_steps if callback is not None else 1
-    return Arm(name, instantiate(config.model), batch, {**options, "devices": 1}, callback, every)
+    return Arm(name, instantiate(config.model), batch, {**options, "devices": 1}, callbacks, every)
 
 
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="compare")
@@ -62,6 +63,7 @@ def main(config: DictConfig) -> None:
     """Measure the costs and write them into ``config.run_dir``."""
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="pytorch_lightning")
+    expand_arms(config)
     found = measure(config, list(HydraConfig.get().overrides.task))
     costs = {name: asdict(cost) for name, cost in found.items()}
     write_json(Path(config.run_dir) / COSTS, {"machine": machine(), "arms": costs})

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.experiments.common.records import RunRecord
-from ortho_lightning.experiments.comparison.plan import BASELINE
+from ortho_lightning.experiments.comparison.available import BASELINE
 from ortho_lightning.experiments.comparison.run_folder import (
     CONFIG,
     LABEL,

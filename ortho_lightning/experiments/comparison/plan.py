@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.experiments.common.cli import conf_dir
+from ortho_lightning.experiments.comparison.available import known_arms
 from ortho_lightning.experiments.comparison.grid import arm_grid
 from ortho_lightning.experiments.comparison.runs import Run
 from ortho_lightning.experiments.training.overview import choice
+from ortho_lightning.weights import GradientShare
 
-BASELINE = "none"
 # What compare itself reads from its command line; every run gets the rest.
 _OWN = {
     "seeds",
@@ -26,6 +28,7 @@ _OWN = {
     "tune",
     "grid",
     "extend",
+    "share",
     "tuned",
     "regularizer",
     "seed",
@@ -38,7 +41,7 @@ def plan(config: DictConfig, overrides: Sequence[str], folder: Path) -> list[Run
     Seeds are outermost, so that an interrupted comparison has compared whole seeds.
 
     Args:
-        config: the composed configuration, with ``seeds``, ``regularizers`` and the arms' ``tuned`` settings.
+        config: the composed configuration: ``seeds``, ``regularizers``, ``share``, and the arms' ``tuned`` settings.
         overrides: those of the command line, which every run gets.
         folder: under which each run has its own.
 
@@ -47,8 +50,11 @@ def plan(config: DictConfig, overrides: Sequence[str], folder: Path) -> list[Run
     """
     arms, seeds = check_arms(config)
     tuned = tuned_settings(config)
+    if config.share is not None:
+        tuned = {arm: [text for text in own if not _sets_weight(text)] for arm, own in tuned.items()}
+    given = {arm: [*overrides, *_shared_weight(config.share, arm)] for arm in arms}
     return [
-        make_run(arm, seed, folder / f"{arm}-seed{seed}", overrides, tuned.get(arm, ()))
+        make_run(arm, seed, folder / f"{arm}-seed{seed}", given[arm], tuned.get(arm, ()))
         for seed in seeds
         for arm in arms
     ]
@@ -71,6 +77,23 @@ def check_overrides(config: DictConfig, overrides: Sequence[str]) -> None:
             raise ConfigurationError(f"{text}: tune=true tries grid's values of it; leave it out, or change the grid")
 
 
+def check_share(config: DictConfig, overrides: Sequence[str]) -> None:
+    """Reject a share of the gradient for all arms that cannot be, or other weights beside it.
+
+    Raises:
+        ConfigurationError: naming the value.
+    """
+    if config.share is None:
+        return
+    GradientShare(config.share)
+    others = [text for text in overrides if _sets_weight(text)]
+    if others or config.tune:
+        raise ConfigurationError(
+            f"share={config.share} gives every penalty its weight, and so does {others[0] if others else 'tune=true'}: "
+            "one or the other"
+        )
+
+
 def check_arms(config: DictConfig) -> tuple[list[str], list[int]]:
     """Return the arms and seeds of a configuration, each once.
 
@@ -80,11 +103,14 @@ def check_arms(config: DictConfig) -> tuple[list[str], list[int]]:
     for name, kind, example in (("seeds", int, "seeds=[0,1,2]"), ("regularizers", str, "regularizers=[none,lsh]")):
         values = config[name]
         if not isinstance(values, ListConfig) or not all(type(value) is kind for value in values):
-            raise ConfigurationError(f"{name}={values}: must be a list, as in {example}; with -m, {name}=[..],[..]")
+            also = ", or all" if name == "regularizers" else ""
+            raise ConfigurationError(
+                f"{name}={values}: must be a list, as in {example}{also}; with -m, {name}=[..],[..]"
+            )
     arms, seeds = list(dict.fromkeys(config.regularizers)), list(dict.fromkeys(config.seeds))
     if not seeds or not arms:
         raise ConfigurationError(f"seeds={seeds}, regularizers={arms}: name at least one of each")
-    known = {path.stem for path in Path(conf_dir(), "regularizer").glob("*.yaml")}
+    known = known_arms()
     unknown = [arm for arm in arms if arm not in known]
     if unknown:
         raise ConfigurationError(f"regularizers={unknown}: there are {sorted(known)}")
@@ -111,6 +137,17 @@ def tuned_settings(config: DictConfig) -> dict[str, list[str]]:
     if found is None or (model is not None and model != choice(config, "model")):
         return {}
     return {str(arm): list(settings) for arm, settings in found.items()}
+
+
+def _shared_weight(share: float | None, arm: str) -> list[str]:
+    """The override that gives an arm's penalty a share of the gradient; none for an arm without a penalty."""
+    if share is None or compose("train", [f"regularizer={arm}"]).regularizer.penalty is None:
+        return []
+    return [f"regularizer.weight={{_target_:ortho_lightning.GradientShare,share:{share}}}"]
+
+
+def _sets_weight(override: str) -> bool:
+    return _key(override) == "regularizer.weight" or _key(override).startswith("regularizer.weight.")
 
 
 def _key(override: str) -> str:

@@ -160,6 +160,16 @@ class Summary:
         """The arms in the order of the runs."""
         return [arm.arm for arm in self.arms]
 
+    @property
+    def ranked(self) -> tuple[ArmSummary, ...]:
+        """The baseline, then the other arms by their difference to it, the highest first; those without one last."""
+
+        def place(arm: ArmSummary) -> tuple[bool, bool, float]:
+            compared = arm.difference is not None
+            return arm.arm != self.baseline, not compared, -arm.difference.mean if arm.difference else 0.0
+
+        return tuple(sorted(self.arms, key=place))
+
     def to_json(self) -> dict[str, Any]:
         """Return the numbers of ``summary`` in ``results.json``."""
         return {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,7 @@ class Arm:
         subject: the module that is trained.
         batch: the batch of every step.
         options: further arguments of the Trainer.
-        callback: adds the penalty; None: there is none, or it is the module's own.
+        callbacks: add the penalty or the constraint; none where there is neither, or it is the module's own.
         every: steps from one penalty to the next.
     """
 
@@ -83,14 +83,14 @@ class Arm:
         subject: LightningModule,
         batch: tuple[Tensor, Tensor],
         options: dict[str, Any],
-        callback: OrthogonalityCallback | None = None,
+        callbacks: Sequence[Callback] = (),
         every: int = 1,
     ) -> None:
         self.name = name
         self._subject = subject
         self._batch = batch
         self._options = options
-        self._callback = callback
+        self._callbacks = callbacks
         self._every = every
 
     def step_times(self, steps: int) -> list[float]:
@@ -108,14 +108,13 @@ class Arm:
         return max(memory.peaks)
 
     def _fit(self, steps: int, watch: Callback) -> None:
-        callbacks = [watch] if self._callback is None else [self._callback, watch]
         trainer = Trainer(
             max_steps=steps,
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
-            callbacks=callbacks,
+            callbacks=[*self._callbacks, watch],
             **self._options,
         )
         batches: Any = [self._batch] * steps
@@ -160,7 +159,7 @@ def named_arm(name: str, network: nn.Module, batch: tuple[Tensor, Tensor], optio
         monitor=None,
         apply=regularizer.get("apply", "loss"),
     )
-    return Arm(name, subject, batch, options, callback, every)
+    return Arm(name, subject, batch, options, [callback], every)
 
 
 def _configured(name: str) -> DictConfig:

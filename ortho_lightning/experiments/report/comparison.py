@@ -8,8 +8,8 @@ from typing import Any
 
 from ortho_lightning.experiments.common.provenance import command_line
 from ortho_lightning.experiments.common.records import RunRecord
+from ortho_lightning.experiments.comparison.available import BASELINE
 from ortho_lightning.experiments.comparison.gather import ComparedRuns
-from ortho_lightning.experiments.comparison.plan import BASELINE
 from ortho_lightning.experiments.comparison.run_folder import commits_of, label_of
 from ortho_lightning.experiments.comparison.statistics import summarize
 from ortho_lightning.experiments.comparison.step_costs import StepCost, StepCosts

@@ -89,7 +89,7 @@ def _draw_differences(axis: Axes, theme: Theme, comparison: Comparison) -> None:
     summary = comparison.summary
     baseline = str(summary.baseline)
     drawn = styles(summary.arm_names, baseline)
-    compared = [(arm.arm, arm.difference) for arm in summary.arms if arm.difference is not None]
+    compared = [(arm.arm, arm.difference) for arm in summary.ranked if arm.difference is not None]
     accuracies = _accuracies(comparison.runs)
     for place, (arm, one) in enumerate(compared):
         own, others = accuracies[arm], accuracies[baseline]

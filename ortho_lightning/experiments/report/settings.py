@@ -11,13 +11,15 @@ from ortho_lightning.experiments.report.comparison import Comparison
 from ortho_lightning.experiments.report.findings import listed
 from ortho_lightning.experiments.report.tables import MISSING, Table
 
+_NAMED = 6  # arms that a title has room for
 _TOLD_APART = ("command", "commits")  # settings that have a place of their own
 
 
 def title(comparison: Comparison) -> str:
-    """Return the experiment and the arms."""
+    """Return the experiment and the arms, or their number where there are many."""
     arms = comparison.summary.arm_names
-    return f"{comparison.settings.experiment}: {listed(arms) if arms else 'no arms'}"
+    named = f"{len(arms)} arms" if len(arms) > _NAMED else listed(arms) if arms else "no arms"
+    return f"{comparison.settings.experiment}: {named}"
 
 
 def settings_table(comparison: Comparison) -> Table:

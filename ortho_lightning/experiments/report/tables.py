@@ -12,7 +12,6 @@ from ortho_lightning.experiments.comparison.summary import (
     LayerOfArm,
     LayerSummary,
     SeedDeviation,
-    Summary,
 )
 from ortho_lightning.experiments.report.comparison import Comparison
 from ortho_lightning.experiments.report.findings import FEW
@@ -69,39 +68,40 @@ def interval(value: float | None, low: float | None, high: float | None, digits:
 def main(comparison: Comparison) -> Table:
     """Return the measures that the arms are judged by, one row per arm."""
     summary = comparison.summary
-    return Table(
-        "arms",
-        "The arms",
-        [column.heading for column in _main_columns(summary)],
-        [[column.cell(arm) for column in _main_columns(summary)] for arm in summary.arms],
-        _main_legend(summary),
-    )
+    columns = _main_columns(comparison)
+    rows = [[column.cell(arm) for column in columns] for arm in summary.ranked]
+    return Table("arms", "The arms", [column.heading for column in columns], rows, _main_legend(comparison))
 
 
-def _main_columns(summary: Summary) -> list[ArmColumn]:
-    to, target = summary.baseline, summary.target
+def _main_columns(comparison: Comparison) -> list[ArmColumn]:
+    to, target = comparison.summary.baseline, comparison.summary.target
+    ratios = {arm: cost.ratio for arm, cost in comparison.costs.items()}
+    step_time = ArmColumn("step time / baseline's", lambda arm: number(ratios.get(arm.arm)))
     return [
         ArmColumn("arm", lambda arm: arm.arm),
         ArmColumn("seeds", _seeds),
         _with_interval("test_accuracy", "test accuracy (%)"),
         ArmColumn("difference (points)" if to is None else f"difference to {to} (points)", _corrected),
         ArmColumn("p (Holm)", lambda arm: MISSING if arm.difference is None else _p(arm.difference.p_holm)),
+        *([step_time] if ratios else []),
+        _mean("angle_std", "filter angle std (deg)"),
+        _mean("response_angle_std", "response angle std (deg)"),
         _with_interval("best_test_accuracy", "at the best epoch (%)"),
         _mean("epochs_to_target", "epochs to target" if target is None else f"epochs to {100 * target:.2f}%", 1),
         ArmColumn("spread of seeds (points)", lambda arm: _deviation(arm.deviation)),
         _mean("angle_mean", "angle mean (deg)"),
-        _mean("angle_std", "angle spread (deg)"),
         _mean("spread_ratio", "spread / random"),
         _mean("max_abs_cos", "largest abs cos", 3),
-        _mean("response_angle_std", "response angle std (deg)"),
     ]
 
 
-def _main_legend(summary: Summary) -> list[str]:
+def _main_legend(comparison: Comparison) -> list[str]:
+    summary = comparison.summary
     confidence = f"{100 * summary.confidence:g}%"
+    order = "" if summary.baseline is None else f" Arms are in the order of their difference to {summary.baseline}."
     return [
         "The test accuracy with the weights of the last epoch decides; that was fixed beforehand. Beside it stands "
-        "that of the epoch whose validation accuracy was best.",
+        f"that of the epoch whose validation accuracy was best.{order}",
         f"In brackets: {confidence} intervals over seeds (Student's t; chi-square for the spread), none below "
         f"{FEWEST} seeds. The difference is paired: the same seeds in both arms. Its interval and the p of the "
         "paired t test are corrected by Holm for the number of arms.",
@@ -119,7 +119,7 @@ def differences(comparison: Comparison) -> Table:
     summary = comparison.summary
     confidence = f"{100 * summary.confidence:g}%"
     headings = ["arm", "pairs", f"difference [{confidence}]", "corrected interval", "p", "p (Holm)", "visible from"]
-    rows = [_difference_row(arm.arm, arm.difference) for arm in summary.arms if arm.difference is not None]
+    rows = [_difference_row(arm.arm, arm.difference) for arm in summary.ranked if arm.difference is not None]
     legend = [
         "In points of test accuracy. The corrected interval has the level at which Holm's procedure judges the arm, so "
         "it leaves out 0 exactly where the corrected p decides for a difference.",
@@ -144,10 +144,12 @@ def _difference_row(arm: str, one: Difference) -> list[str]:
 
 def costs(comparison: Comparison) -> Table:
     """Return time and memory of a step, which vary from run to run."""
+    ranked = [arm.arm for arm in comparison.summary.ranked]
+    order = sorted(comparison.costs, key=lambda arm: ranked.index(arm) if arm in ranked else len(ranked))
     headings = ["arm", "step (ms)", "times the baseline", "peak memory (MB)", "times the baseline"]
     rows = [
         [arm, number(one.step_ms), number(one.ratio), number(one.peak_mb, 0), number(one.peak_ratio)]
-        for arm, one in comparison.costs.items()
+        for arm, one in ((arm, comparison.costs[arm]) for arm in order)
     ]
     return Table("costs", "What a step costs", headings, rows, ["Measured on the machine named below."])
 

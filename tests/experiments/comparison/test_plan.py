@@ -1,16 +1,22 @@
 """The overrides that a run of a comparison gets."""
 
+import importlib.util
 import re
 from pathlib import Path
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from ortho_lightning import GradientShare, OrthogonalConstraint
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.experiments.common.cli import conf_dir
-from ortho_lightning.experiments.comparison.plan import plan, tuned_settings
+from ortho_lightning.experiments.comparison.available import expand_arms, known_arms, missing_requirements
+from ortho_lightning.experiments.comparison.plan import check_share, plan, tuned_settings
+from ortho_lightning.layers.selection import select_layers
 
 
 def planned(*overrides, tuned=None):
@@ -66,8 +72,87 @@ def test_every_shipped_choice_composes():
 
 
 def test_unknown_arms_are_named():
-    with pytest.raises(ConfigurationError, match=r"regularizers=\['orthogonal'\]: there are \['gram'"):
+    with pytest.raises(ConfigurationError, match=r"regularizers=\['orthogonal'\]: there are \[.*'gram'"):
         planned("regularizers=[none,orthogonal]")
+
+
+def test_all_stands_for_every_arm_that_is_installed():
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        config = compose("compare", ["experiment=shapes", "regularizers=all"])
+        listed = compose("compare", ["experiment=shapes", "regularizers=[lsh,none]"])
+    assert expand_arms(listed) == {}
+    assert list(listed.regularizers) == ["lsh", "none"]
+    missing = expand_arms(config)
+    files = {path.stem for path in Path(conf_dir(), "regularizer").glob("*.yaml")}
+    assert set(config.regularizers) | set(missing) == files
+    assert not set(config.regularizers) & set(missing)
+    assert list(config.regularizers) == ["none", *sorted(set(config.regularizers) - {"none"})]
+    assert {"hard", "gram", "lsh"} <= set(config.regularizers)
+    assert ("muon" in missing) != hasattr(torch.optim, "Muon")
+    assert ("geotorch" in missing) == (importlib.util.find_spec("geotorch") is None)
+
+
+def test_an_arm_that_needs_more_is_left_out_with_what_it_needs(monkeypatch, tmp_path):
+    (tmp_path / "regularizer").mkdir()
+    for name, requires in (("none", None), ("a", ["torch>=1", "no-such-package"]), ("b", ["torch>=1"])):
+        OmegaConf.save({"requires": requires, "penalty": None}, tmp_path / "regularizer" / f"{name}.yaml")
+    monkeypatch.setattr("ortho_lightning.experiments.comparison.available.conf_dir", lambda: str(tmp_path))
+    assert known_arms() == ["none", "a", "b"]
+    assert missing_requirements() == {"a": "no-such-package"}
+
+
+def test_a_share_is_the_weight_of_every_penalty_and_of_nothing_else():
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        given = ["experiment=shapes", "seeds=[0]", "regularizers=[none,gram,lsh,hard,muon]", "share=0.2"]
+        config = compose("compare", given)
+        OmegaConf.update(config, "tuned", {"arms": {"lsh": ["regularizer.weight.share=0.7", "model.warmup=0.2"]}},
+                         force_add=True)  # fmt: skip
+        check_share(config, given)
+        runs = {run.arm: run for run in plan(config, given, Path("x"))}
+        weights = {arm: run.config().callbacks.orthogonality.weight for arm, run in runs.items()}
+    for arm in ("gram", "lsh"):
+        assert instantiate(weights[arm]) == GradientShare(0.2)
+    assert [weights[arm] for arm in ("none", "hard", "muon")] == [0.0, 0.0, 0.0]
+    assert runs["lsh"].settings == ["model.warmup=0.2"]
+    assert "share=0.2" not in runs["gram"].overrides
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["share=0"], "share=0: must be a positive number"),
+        (["share=much"], "share='much'"),
+        (["share=0.1", "regularizer.weight=3"], r"so does regularizer\.weight=3: one or the other"),
+        (["share=0.1", "regularizer.weight.share=3"], r"so does regularizer\.weight\.share=3"),
+        (["share=0.1", "tune=true"], "so does tune=true"),
+    ],
+)
+def test_shares_that_cannot_be_are_named(overrides, message):
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        own = [text for text in overrides if not text.startswith("regularizer")]
+        with pytest.raises(ConfigurationError, match=message):
+            check_share(compose("compare", own), overrides)
+
+
+def test_arms_without_a_penalty_have_what_makes_them():
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        configs = {arm: compose("train", [f"regularizer={arm}"]) for arm in ("none", "hard", "geotorch", "muon")}
+    for arm, config in configs.items():
+        assert config.callbacks.orthogonality.regularizer is None
+        assert config.callbacks.orthogonality.weight == 0
+        assert (config.callbacks.constraint is not None) == (arm in ("hard", "geotorch"))
+        assert (config.model.kernel_optimizer is not None) == (arm == "muon")
+    constraint = instantiate(configs["hard"].callbacks.constraint)
+    assert isinstance(constraint, OrthogonalConstraint)
+    assert list(constraint.exclude) == ["net.local.0"]
+    for model in ("pointnet", "small_cnn", "resnet18"):
+        with initialize_config_dir(conf_dir(), version_base="1.3"):
+            config = compose("train", ["regularizer=muon", f"model={model}"])
+        module = instantiate(config.model)
+        kernels = {id(kernel) for kernel in module.kernel_optimizer.kernels(module)}
+        names = [name for name, parameter in module.named_parameters() if id(parameter) in kernels]
+        assert not {f"{config.first_layer}.weight", f"{config.last_layer}.weight"} & set(names)
+        assert len(names) == len(select_layers(module)) - 2
 
 
 def test_the_search_varies_values_that_a_training_has():

@@ -14,6 +14,7 @@ from ortho_lightning.experiments.comparison.step_costs import StepCost
 from ortho_lightning.experiments.report.angles import MOST_LAYERS, shown_layers
 from ortho_lightning.experiments.report.documents import flat_runs, main_table, write_report
 from ortho_lightning.experiments.report.panels import coarser
+from ortho_lightning.experiments.report.settings import title
 from ortho_lightning.experiments.report.style import short, styles
 from ortho_lightning.experiments.report.tables import all_tables
 from tests.experiments.synthetic import ARMS, comparison, full, run, scores
@@ -118,9 +119,10 @@ def test_the_tables_hold_the_numbers_of_the_summary(content, folder, page):
     assert page.tables["arms"] == in_markdown
     assert main_table(content).splitlines()[0] in (folder / "report.md").read_text("utf-8")
     heading, *rows = in_markdown
-    assert [row[0] for row in rows] == list(ARMS)
+    ranked = content.summary.ranked
+    assert [row[0] for row in rows] == [arm.arm for arm in ranked]
     column = {name: place for place, name in enumerate(heading)}
-    for row, arm in zip(rows, content.summary.arms, strict=True):
+    for row, arm in zip(rows, ranked, strict=True):
         accuracy = arm.measures["test_accuracy"]
         shown = re.fullmatch(r"([\d.]+) \[([\d.]+), ([\d.]+)\]", row[column["test accuracy (%)"]])
         assert [float(x) for x in shown.groups()] == pytest.approx(
@@ -135,7 +137,33 @@ def test_the_tables_hold_the_numbers_of_the_summary(content, folder, page):
             [getattr(arm.difference, key) for key in ("mean", "low_holm", "high_holm")], abs=0.00501
         )
         assert float(row[column["p (Holm)"]]) == pytest.approx(arm.difference.p_holm, abs=0.000501)
-    assert [row[1] for row in rows] == ["8", "7 of 8", "8"]
+        assert float(row[column["step time / baseline's"]]) == content.costs[arm.arm].ratio
+    assert {row[0]: row[1] for row in rows} == {"none": "8", "gram": "7 of 8", "lsh": "8"}
+
+
+def test_arms_are_in_the_order_of_their_difference_with_angles_and_cost_beside_it(tmp_path):
+    gains = {"a": 0.01, "none": 0.0, "b": -0.02, "c": 0.03}
+    runs = [one for arm, gain in gains.items() for one in scores(arm, [0.5 + gain, 0.6 + gain, 0.72 + gain])]
+    runs += [{"regularizer": "d", "seed": 0, "failure": "no"}]
+    content = comparison(runs, {arm: StepCost(step_ms=1.0, ratio=1.5) for arm in gains})
+    page, markdown = written(content, tmp_path)
+    assert [row[0] for row in page.tables["arms"][1:]] == ["none", "c", "a", "b", "d"]
+    assert [row[0] for row in page.tables["differences"][1:]] == ["c", "a", "b"]
+    assert [row[0] for row in page.tables["costs"][1:]] == ["none", "c", "a", "b"]
+    heading = page.tables["arms"][0]
+    at = heading.index("difference to none (points)")
+    assert heading[at + 1 : at + 5] == ["p (Holm)", "step time / baseline's", "filter angle std (deg)",
+                                        "response angle std (deg)"]  # fmt: skip
+    assert page.tables["arms"][2][at + 2] == "1.50"
+    assert "Arms are in the order of their difference to none." in markdown
+    no_costs, _ = written(replace(content, costs={}), tmp_path)
+    assert "step time / baseline's" not in no_costs.tables["arms"][0]
+
+
+def test_a_title_names_few_arms_and_counts_many():
+    few, many = (comparison([run(f"arm{i}", 0, epochs=0) for i in range(n)]) for n in (3, 7))
+    assert title(few) == "cifar10: arm0, arm1 and arm2"
+    assert title(many) == "cifar10: 7 arms"
 
 
 def test_sentence_notes_command_and_commit_are_there(content, folder, page):
