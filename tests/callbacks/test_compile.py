@@ -1,5 +1,6 @@
 """Under torch.compile the penalty is that of the uncompiled module, or the callback says that it is not there."""
 
+import importlib
 import itertools
 
 import pytest
@@ -9,8 +10,10 @@ from torch import nn
 
 from ortho_lightning import OrthogonalityCallback
 from ortho_lightning.errors import ConfigurationError
+from ortho_lightning.experiments.cost.cases import Case
+from ortho_lightning.experiments.cost.networks import compared, unreached
 from ortho_lightning.regularizers import LSH, Gram
-from tests.callbacks.helpers import boring, images, make_trainer, vision_module
+from tests.callbacks.helpers import PACKAGES, images, make_trainer, vision_module
 
 
 class Backend:
@@ -149,23 +152,141 @@ def test_buffers_that_a_compiled_graph_gives_away_are_named_where_the_gradient_r
     assert all(torch.equal(value, found[name]) for name, value in without.items())
 
 
-@pytest.mark.parametrize("package", ["pytorch_lightning", "lightning.pytorch"])
-@pytest.mark.parametrize(("count", "told"), [(3, False), (12, True)])
-def test_layers_that_will_run_uncompiled_for_their_number_of_shapes_are_told_of(package, count, told, recwarn):
-    class Deep(boring(package).BoringModel):
-        def __init__(self):
+def residual_network():
+    """Layers of more shapes than dynamo compiles one piece of code for, shared and in place successors among them."""
+
+    class Block(nn.Module):
+        def __init__(self, before, after):
             super().__init__()
-            widths = [32, *range(4, 4 + count)]
-            self.layer = nn.Sequential(*(nn.Linear(*pair) for pair in itertools.pairwise(widths)))
-            self.layer.compile(backend="eager")
+            self.conv, self.norm = nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after)
+            self.skip = nn.Conv2d(before, after, 1)
 
-        def training_step(self, batch, batch_idx):
-            return self.layer(batch).square().mean()
+        def forward(self, x):
+            return torch.relu_(self.norm(self.conv(x))) + self.skip(x)
 
-        def configure_optimizers(self):
-            return torch.optim.SGD(self.parameters(), lr=0.1)
+    return nn.Sequential(
+        *(Block(*pair) for pair in itertools.pairwise([3, *range(4, 16)])), nn.Flatten(), nn.LazyLinear(5)
+    )
 
-    make_trainer(OrthogonalityCallback(Gram(), weight=1e-3), package, max_steps=2).fit(Deep())
-    messages = [str(w.message) for w in recwarn if "recompile_limit" in str(w.message)]
-    assert len(messages) == told
-    assert not told or "12 shapes" in messages[0]
+
+def attention_network():
+    encoder = nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, batch_first=True)
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 4, stride=4),
+        nn.Flatten(2),
+        Transposed(),
+        nn.TransformerEncoder(encoder, 2),
+        nn.Flatten(),
+        nn.Linear(64, 5),
+    )
+
+
+class Transposed(nn.Module):
+    def forward(self, x):
+        return x.mT
+
+
+@pytest.mark.parametrize("network", [residual_network, attention_network])
+@pytest.mark.parametrize("regularizer", [LSH(max_samples=20), LSH(max_samples=20, detach_inputs=True), Gram()])
+def test_a_network_is_as_many_graphs_with_the_callback_as_without(network, regularizer):
+    def graphs(callbacks):
+        torch._dynamo.reset()
+        torch.manual_seed(0)
+        module, backend = module_without_dropout(), Backend()
+        module.net = network()
+        module.net(torch.zeros(1, 3, 8, 8))
+        module.net.compile(backend=backend)
+        with torch._dynamo.config.patch(error_on_recompile=True):
+            fit(module, callbacks)
+        return backend.graphs
+
+    inside = "*self_attn.out_proj" if network is attention_network else None  # never called
+    callback = OrthogonalityCallback(regularizer, weight=1e-3, exclude=inside, log_every_n_steps=None)
+    assert graphs([callback]) == graphs([]) == 1
+    assert callback.penalty > 0
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+@pytest.mark.parametrize("window", [1, 2])
+@pytest.mark.parametrize("later", [False, True])
+def test_a_hundred_steps_compile_once(package, window, later):
+    module, backend = vision_module(package, inplace=False), Backend()
+    module.configure_optimizers = lambda: torch.optim.SGD(module.parameters(), lr=1e-3)
+    callbacks = [OrthogonalityCallback(LSH(max_samples=32), weight=1e-3, log_every_n_steps=10)]
+    if later:
+        base = importlib.import_module(package).Callback
+        kind = type(
+            "Later", (base,), {"on_train_start": lambda self, trainer, module: module.net.compile(backend=backend)}
+        )
+        callbacks.append(kind())
+    else:
+        module.net.compile(backend=backend)
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        make_trainer(callbacks, package, max_steps=100, accumulate_grad_batches=window).fit(
+            module, images(400 * window)
+        )
+    assert backend.graphs == 1
+    assert callbacks[0].penalty > 0
+
+
+def test_eager_and_compiled_code_take_the_same_samples_in_every_step():
+    class Keep(LSH):
+        def __init__(self):
+            super().__init__(max_samples=20)
+            self.kept = []
+
+        def penalties(self, layers):
+            self.kept.append([layer.outputs.detach().clone() for layer in layers])
+            return super().penalties(layers)
+
+    def samples(compiled):
+        module, regularizer = module_without_dropout(), Keep()
+        if compiled:
+            module.net.compile(backend=Backend())
+        fit(module, [OrthogonalityCallback(regularizer, weight=1e-3, monitor=None)], steps=4)
+        return regularizer.kept, module.gradients
+
+    (expected, gradients), (found, found_gradients) = samples(False), samples(True)
+    assert len(found) == 4
+    for step, others in zip(expected, found, strict=True):
+        for one, other in zip(step, others, strict=True):
+            torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-5)
+    assert not torch.equal(found[0][0], found[1][0])
+    for one, other in zip(gradients, found_gradients, strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-5)
+
+
+def test_a_layer_that_runs_twice_in_compiled_code_is_sampled_twice():
+    def penalty(compiled):
+        module = module_without_dropout()
+        first = module.net[0]
+        shared = nn.Conv2d(6, 6, 3, padding=1)
+        module.net = nn.Sequential(first, shared, nn.Tanh(), shared, nn.Flatten(), nn.Linear(384, 5))
+        if compiled:
+            module.net.compile(backend=Backend())
+        callback = OrthogonalityCallback(LSH(max_samples=None), layers="net.1", weight=1e-3)
+        torch.manual_seed(3)
+        nn.init.normal_(shared.weight, generator=torch.Generator().manual_seed(0))
+        nn.init.normal_(module.net[5].weight, generator=torch.Generator().manual_seed(1))
+        return fit(module, [callback], steps=1), callback.penalty
+
+    (_, expected), (_, found) = penalty(False), penalty(True)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("regularizer", [None, LSH(), Gram()])
+@pytest.mark.parametrize("name", ["resnet18", "vit"])
+def test_torchvisions_networks_stay_one_graph(name, regularizer):
+    network, batch = Case(name, 4, 32, 1).make()
+    module, backend = module_without_dropout(), Backend()
+    module.net = network
+    module.net.compile(backend=backend)
+    callbacks = []
+    if regularizer is not None:
+        chosen = {"layers": compared(network), "exclude": unreached(network)}
+        callbacks = [OrthogonalityCallback(regularizer, weight=1e-6, **chosen)]
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(batch[0]), batch_size=4)
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        make_trainer(callbacks, max_epochs=3, max_steps=-1).fit(module, loader)
+    assert backend.graphs == 1

@@ -109,7 +109,7 @@ def test_every_position_is_visited_over_the_steps(shape):
 
 @pytest.mark.parametrize(
     ("shape", "max_samples", "times"),
-    [((128, 32, 32), 1024, 1), ((128, 16, 16), 1024, 4), ((16, 8, 8), 128, 2), ((10, 6), 30, 5), ((64, 12), 96, 5)],
+    [((128, 32, 32), 1024, 1), ((128, 16, 16), 1024, 4), ((16, 8, 8), 128, 2), ((10, 6), 30, 5), ((64, 12), 96, 8)],
 )
 def test_images_are_looked_at_in_different_places(shape, max_samples, times):
     """With the same places in every image, most places of the map would not be seen in a step."""
@@ -123,10 +123,38 @@ def test_images_are_looked_at_in_different_places(shape, max_samples, times):
 
 @settings(max_examples=100, deadline=None)
 @given(st.integers(1, 70), st.integers(1, 70), st.integers(1, 900), st.integers(0, 2**30))
-def test_sample_has_half_the_rows_asked_for_or_more(batch, size, max_samples, seed):
+def test_sample_has_as_many_different_rows_as_asked_for(batch, size, max_samples, seed):
     output = torch.arange(batch * size).view(batch, size, 1).expand(-1, -1, 2).double()
     rows = sampling.sample_outputs(nn.Linear(1, 2), output, max_samples, seed)[:, 0]
-    assert rows.unique().numel() == len(rows) >= min(max_samples, batch * size) / 2
+    assert rows.unique().numel() == len(rows) == min(max_samples, batch * size)
+    per_image = (rows.long() // size).bincount(minlength=batch)
+    assert per_image.max() - per_image.min() <= 1
+
+
+@pytest.mark.parametrize(
+    ("batch", "size", "max_samples"),
+    [(128, 64, 768), (1, 1024, 768), (2, 1024, 768), (16, 49, 100), (100, 16, 32), (7, 5, 30)],
+)
+def test_every_position_is_as_likely_as_any_other(batch, size, max_samples):
+    """Chi-square: counts over many steps against equal ones, on images, on the map's places and on rows and columns."""
+    output = torch.arange(batch * size).view(batch, size, 1).float()
+    steps, visited = 3000, torch.zeros(batch * size, dtype=torch.float64)
+    layer = nn.Linear(1, 1)
+    for step in range(steps):
+        visited[sampling.sample_outputs(layer, output, max_samples, mix(step, 7))[:, 0].long()] += 1
+    assert visited.sum() == steps * max_samples
+    by_place = visited.view(batch, size)
+    for counts in (
+        visited,
+        by_place.sum(0),
+        by_place.sum(1),
+        *(by_place.sum(0).view(-1, w).sum(0) for w in (8,) if size % w == 0),
+    ):
+        expected = counts.sum() / len(counts)
+        chi_square = ((counts - expected) ** 2 / expected).sum()
+        freedom = len(counts) - 1
+        # samples of a step repel each other, so that counts vary less than independent ones
+        assert chi_square < freedom + 5 * math.sqrt(2 * max(freedom, 1)) + 5
 
 
 def test_sample_survives_an_in_place_successor():

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import Any
 
-import torch
 from torch import nn
-from torch.nn.parameter import is_lazy
 
 from ortho_lightning.errors import ConfigurationError
-from ortho_lightning.layers.filters import Layer, weight_parameters
-from ortho_lightning.layers.parts import part_of
 
 
 def check_strategy(trainer: Any, gradient_ratio: bool) -> None:
@@ -56,14 +51,6 @@ def is_compiled(module: nn.Module) -> bool:
         "_orig_mod" in part._modules or part._compiled_call_impl is not None  # torch.compile(m) and m.compile()
         for part in module.modules()
     )
-
-
-def recompilations(layers: Iterable[Layer]) -> tuple[int, int]:
-    """Return for how many shapes code shared by the layers must be compiled, and for how many torch compiles it."""
-    weights = [(type(part_of(layer).module), weight) for layer in layers for weight in weight_parameters(layer)[:1]]
-    shapes = {(kind, tuple(weight.shape)) for kind, weight in weights if not is_lazy(weight)}
-    config: Any = torch._dynamo.config
-    return len(shapes), int(getattr(config, "recompile_limit", 0) or config.cache_size_limit)  # the older name
 
 
 def loss_scale(trainer: Any) -> float:

@@ -154,9 +154,6 @@ class LossTerm(PenaltyTerm):
     def _keep_hooks_of_compiled(self, module: nn.Module) -> None:
         if not self.recorder.persistent and compatibility.is_compiled(module):
             self.recorder.persist()
-            kinds, limit = compatibility.recompilations(self._layers.values())
-            if kinds > limit:
-                self._reports.recompilations(kinds, limit)
 
     def _measure_gradients(self, penalties: Penalties | None, loss: Tensor, scheduled: float) -> None:
         """Measure the ratio of the gradients if it is due for the weight or for the log."""

@@ -59,6 +59,17 @@ class Run:
         return sampling.as_samples(self.part, self.outputs)
 
 
+class _Trace:
+    """Trace that a layer leaves when it runs in compiled code: that it ran, and the samples of each run."""
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        self.ran = False
+        self.taken: tuple[Outputs, ...] = ()
+
+
 class LayerRecorder:
     """Forward hooks on the selected layers that record each run that counts.
 
@@ -90,6 +101,9 @@ class LayerRecorder:
         self._numbers = {name: number(name) for name in layers}
         self._seed = 0
         self._runs: list[Run] = []
+        self._traces = {name: _Trace() for name in layers}
+        # what moves the samples of each layer, in compiled code a tensor that is written anew in each step
+        self._draws = {name: torch.zeros(2, dtype=torch.int64) for name in layers}
         self._counted: Counter[str] = Counter()
         self._recomputed: Counter[str] = Counter()
         self._without_gradient: set[str] = set()
@@ -110,6 +124,7 @@ class LayerRecorder:
         for memory in (self._counted, self._recomputed, self._without_gradient):
             memory.clear()
         self._seed = seed
+        self._begin_traces()
         self.steps += 1
         self._install()
         self.open = True
@@ -117,6 +132,7 @@ class LayerRecorder:
             yield
         finally:
             self.open = False
+            self._collect_traces()
             # hooks stay for the backward only where it may show reentrant checkpointing
             if not self._without_gradient:
                 self.settle()
@@ -127,6 +143,7 @@ class LayerRecorder:
         The others are left for the losses that they belong to, or belong to none: the graph of a run for an adversarial
         example or a saliency map is used up by a backward of its own. A run without nodes counts with the first loss.
         """
+        self._collect_traces()
         graph = _graph(loss) if self._runs else set()
         taken: list[Run] = []
         left: list[Run] = []
@@ -161,13 +178,66 @@ class LayerRecorder:
             self._handles.append(part.module.register_forward_hook(self._hook(name, part), with_kwargs=True))
 
     def _hook(self, name: str, part: Part) -> ForwardHook:
-        # A graph break at each layer: traced, the seed's arithmetic becomes symbolic and never comes to an end.
-        record: Any = torch.compiler.disable(self._record_run) if self.persistent else self._record_run
-
         def ran(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-            return record(name, part, args, kwargs, output)
+            if torch.compiler.is_compiling():
+                return self._trace_run(name, part, args, kwargs, output)
+            return self._record_run(name, part, args, kwargs, output)
 
         return ForwardHook(ran)
+
+    # Compiled code keeps what its first call did, so in it a hook takes samples at positions that it reads from a
+    # tensor, leaves them on an object of the layer, and does nothing else; the rest happens after the code has run.
+
+    def _begin_traces(self) -> None:
+        if not self.persistent:
+            return
+        for name, part in self.layers.items():
+            self._traces[name].clear()
+            if self.sampling is not None:
+                draws = torch.tensor(sampling.draws_of(mix(self._seed, self._numbers[name])))
+                weight = next(iter(part.module.parameters()), None)
+                device = draws.device if weight is None else weight.device
+                if self._draws[name].device != device:
+                    self._draws[name] = self._draws[name].to(device)
+                self._draws[name].copy_(draws, non_blocking=True)
+
+    def _trace_run(self, name: str, part: Part, args: Any, kwargs: Any, output: Any) -> Any:
+        """Record a run within compiled code. Return the output to hand on."""
+        if not self.open:
+            return output
+        trace = self._traces[name]
+        trace.ran = True
+        if self.sampling is None or not torch.is_grad_enabled():
+            return output
+        own = sampling.element_of(part, output)
+        if isinstance(own, Tensor) and own.is_floating_point():
+            if self.sampling.detach_inputs:
+                x = args[0] if args else next(iter(kwargs.values()))
+                taken: Outputs = sampling.sample_inputs(part, x, own, self.sampling.max_samples, self._draws[name])
+            else:
+                taken = sampling.sample_outputs(part, own, self.sampling.max_samples, self._draws[name])
+            trace.taken = (*trace.taken, taken)
+        return output
+
+    def _collect_traces(self) -> None:
+        """Turn what compiled code has left into runs."""
+        for name, trace in self._traces.items() if self.persistent else ():
+            if not trace.ran:
+                continue
+            taken = trace.taken
+            trace.clear()
+            part = self.layers[name]
+            self.seen.add(name)
+            if not (trains(part) or part.kernel is None) or not torch.is_grad_enabled():
+                continue
+            self._counted[name] += 1
+            seed = mix(self._seed, self._numbers[name])
+            for outputs in taken if self.sampling is not None else (None,):
+                if isinstance(outputs, Tensor) and outputs.grad_fn is None:
+                    continue
+                nodes = tuple(map(_sampled_node, _nodes(outputs)))
+                run = Run(name, part, nodes, weight_of_run(part), outputs, seed, self.memory.of(name))
+                self._runs.append(run)
 
     def _remove(self) -> None:
         for handle in self._handles:
@@ -278,6 +348,16 @@ def _nodes(output: Any) -> tuple[Any, ...]:
     if output._base is not None and output._base.grad_fn is not None:
         node = output._base.grad_fn  # a change in place gives a view another node, and keeps that of its base
     return () if node is None else (node,)
+
+
+_TAKING = ("Index", "Clone", "View", "UnsafeView", "ReshapeAlias", "Permute", "Unsqueeze")
+
+
+def _sampled_node(node: Any) -> Any:
+    """Return the node of the output that samples were taken from: compilers without a backward of their own keep it."""
+    while node.name().partition("Backward")[0] in _TAKING and node.next_functions and node.next_functions[0][0]:
+        node = node.next_functions[0][0]
+    return node
 
 
 def _graph(loss: Tensor) -> set[Any]:

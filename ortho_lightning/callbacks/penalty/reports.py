@@ -71,15 +71,6 @@ class Reports:
             "number as weight otherwise.",
         )
 
-    def recompilations(self, kinds: int, limit: int) -> None:
-        """Warn that some layers will run uncompiled."""
-        self.once(
-            "recompilations",
-            f"its hooks break the graph of torch.compile at each layer, and its layers have {kinds} shapes. Code is "
-            f"compiled for {limit} of them, and the other layers run eagerly: set torch._dynamo.config.recompile_limit "
-            f"to {2 * kinds}, or choose fewer layers=. The penalty is the same either way.",
-        )
-
     def once(self, topic: str, message: str) -> None:
         """Warn, unless that was done before."""
         if topic not in self._reported:

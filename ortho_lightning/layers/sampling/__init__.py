@@ -11,6 +11,7 @@ from ortho_lightning.layers.sampling.inputs import (
     sample_inputs,
 )
 from ortho_lightning.layers.sampling.options import Sampling
+from ortho_lightning.layers.sampling.positions import draws_of
 from ortho_lightning.layers.sampling.tap import (
     as_samples,
     channels,
@@ -27,6 +28,7 @@ __all__ = [
     "can_compute_again",
     "channels",
     "covers_all_filters",
+    "draws_of",
     "element_of",
     "outputs_from_inputs",
     "sample_inputs",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ortho_lightning.layers.filters import Layer, RunWeights, layer_filters
 from ortho_lightning.layers.parts import part_of
-from ortho_lightning.layers.sampling.positions import flat, outputs_place, places_of, positions_of
+from ortho_lightning.layers.sampling.positions import Draws, draws_of, flat, outputs_place, places_of, positions_of
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -31,7 +31,7 @@ def can_compute_again(layer: Layer) -> bool:
     return outputs_place(layer).linear or isinstance(part_of(layer).module, _CONVOLUTIONS)
 
 
-def sample_inputs(layer: Layer, x: Tensor, output: Tensor, max_samples: int | None, seed: int) -> SampledInputs:
+def sample_inputs(layer: Layer, x: Tensor, output: Tensor, max_samples: int | None, seed: int | Draws) -> SampledInputs:
     """Return what :func:`outputs_from_inputs` needs to compute the outputs of :func:`sample_outputs` again.
 
     Linear: the samples ``(n, d)``. Convolutions: the patches under the filters, ``(n, channels, *kernel)``, or with
@@ -39,9 +39,10 @@ def sample_inputs(layer: Layer, x: Tensor, output: Tensor, max_samples: int | No
     """
     x = x.detach()
     positions = positions_of(layer, output)
-    places = places_of(positions.shape, max_samples, seed)
+    places = places_of(positions.shape, max_samples)
+    draws = draws_of(seed) if isinstance(seed, int) else seed
     if outputs_place(layer).linear:
-        return SampledInputs(places.rows(flat(x, -1)))
+        return SampledInputs(places.rows(flat(x, -1), draws))
     convolution = cast(nn.Conv2d, part_of(layer).module)
     dimensions = len(convolution.kernel_size)
     x = x.unsqueeze(0) if x.dim() == dimensions + 1 else x
@@ -53,8 +54,9 @@ def sample_inputs(layer: Layer, x: Tensor, output: Tensor, max_samples: int | No
         zip(convolution.kernel_size, convolution.stride, convolution.dilation, strict=True), start=2
     ):
         x = x.unfold(axis, dilation * (kernel - 1) + 1, stride)[..., ::dilation]
-    numbers = torch.arange(positions.shape[0] * positions.shape[1], device=x.device).view(*positions.shape[:2], 1)
-    image, *place = torch.unravel_index(places.rows(numbers).squeeze(-1), (x.shape[0], *x.shape[2 : 2 + dimensions]))
+    image, position = places.indices(draws, x.device)
+    number = image * places.size + position  # an output without a batch counts its first axis as one
+    image, *place = torch.unravel_index(number, (x.shape[0], *x.shape[2 : 2 + dimensions]))
     patches: tuple[Any, ...] = (image, slice(None), *place)
     return SampledInputs(x[patches], (1,) * dimensions, (1,) * dimensions)
 

@@ -15,86 +15,81 @@ from ortho_lightning.layers.kernels import Outputs
 from ortho_lightning.layers.parts import part_of
 from ortho_lightning.random import mix
 
+_PARTS = 2**20  # of an image's share of the samples, to draw where in it the first sample begins
+_GOLDEN = (math.sqrt(5) - 1) / 2
+Draws = Sequence[int] | Tensor
+
 
 @dataclass(frozen=True)
 class Places:
-    """Positions of samples: in each image at regular distances along the flattened map, in each at others.
+    """Places of ``count`` samples among ``images`` maps of ``size`` positions.
 
-    The same places in every image would be the simpler slice and a much worse sample: most places would not be seen in
-    a step. So the image that is j-th of its block begins at phase (j + turn) mod period of the distance: a diagonal of
-    a view, in two parts where it starts again.
+    The images get equal numbers of samples, up to one. Along all samples the position moves on by a stride near the
+    golden section of the map, without a common factor with its size: samples of one image lie far apart, those of
+    different images in different places, and together they cover the map evenly. Two draws move everything, so that
+    each position of each image is as likely as any other.
     """
 
-    images: slice
-    blocks: int
-    teeth: slice
-    """The part of the map that divides into distances."""
-    distance: int
-    phases: slice
-    """The places within a distance at which an image may begin."""
-    turn: int
+    count: int
+    images: int
+    size: int
+    stride: int
 
-    def parts(self, positions: Tensor) -> list[Tensor]:
-        """Return views ``(blocks, images, teeth, channels)`` that together hold all the samples."""
-        cells = positions[self.images, self.teeth].unflatten(1, (-1, self.distance))[:, :, self.phases]
-        cells = cells.unflatten(0, (self.blocks, -1))
-        period = cells.shape[3]
-        both = (cells.diagonal(offset, 1, 3).movedim(-1, 1) for offset in (self.turn, self.turn - period))
-        return [part for part in both if part.shape[1] > 0]
+    @property
+    def is_all(self) -> bool:
+        """Whether every position is taken, in order."""
+        return self.count == self.images * self.size
 
-    def rows(self, positions: Tensor) -> Tensor:
-        """Return a copy of the samples, ``(n, channels)``."""
-        if positions.numel() == 0:
+    def indices(self, draws: Draws, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return the image and the position in its map of each sample, ``(count,)`` both.
+
+        Args:
+            draws: two integers of :func:`draws_of`, or a tensor of them, which compiled code reads anew in each step.
+            device: of the result.
+        """
+        numbers = torch.arange(self.count, device=device)
+        if self.is_all:
+            return numbers // self.size, numbers % self.size
+        image = (numbers * _PARTS + draws[0]) * self.images // (self.count * _PARTS)
+        return image, (numbers * self.stride + draws[1]) % self.size
+
+    def rows(self, positions: Tensor, draws: Draws) -> Tensor:
+        """Return a copy of the samples, ``(n, channels)``, of ``(images, size, channels)``."""
+        if self.is_all:
             return positions.flatten(0, 1).clone()
-        return torch.cat(self.parts(positions), 1).flatten(0, -2)
+        return positions[self.indices(draws, positions.device)]
 
-    def add(self, positions: Tensor, rows: Tensor) -> None:
+    def add(self, positions: Tensor, rows: Tensor, draws: Draws) -> None:
         """Add samples where they were taken from, in place."""
-        if positions.numel() == 0:
+        if self.is_all:
+            positions += rows.view(positions.shape)
             return
-        parts = self.parts(positions)
-        blocks, _, teeth, channels = parts[0].shape
-        by_image = rows.view(blocks, -1, teeth, channels)
-        for part, own in zip(parts, by_image.split([part.shape[1] for part in parts], 1), strict=True):
-            part += own
+        where = self.indices(draws, positions.device)
+        positions[where] = positions[where] + rows
 
 
-def places_of(shape: Sequence[int], max_samples: int | None, seed: int) -> Places:
-    """Return up to ``max_samples`` places in ``(batch, map, channels)``; how many depends on the shape alone."""
-    batch, size, _ = shape
-    if batch * size == 0:
-        return Places(slice(None), 1, slice(None), 1, slice(None), 0)
-    rows = batch * size if max_samples is None else min(max_samples, batch * size)
-    teeth = size // (math.ceil(size / rows) if batch == 1 else min(size, batch * size // rows))
-    distance = size // teeth
-    images = min(batch, rows // teeth)
-    step = _without_common_factor(max(1, distance // images), size)
-    period = distance // step
-    blocks = math.ceil(images / period)
-    if images // period * period >= images // blocks * blocks:
-        blocks = images // period
-    images = blocks * min(images // blocks, period)
+def places_of(shape: Sequence[int], max_samples: int | None) -> Places:
+    """Return up to ``max_samples`` places in ``(batch, map, channels)``; they depend on the shape alone."""
+    images, size, _ = shape
+    count = images * size if max_samples is None else min(max_samples, images * size)
+    return Places(count, images, size, _stride(size))
 
-    def drawn(number: int, below: int) -> int:
-        return mix(seed, number) % below
 
-    every = batch // images
-    first = drawn(0, batch - (images - 1) * every)
-    begin = drawn(1, size - teeth * distance + 1)
-    phase = drawn(2, distance - (period - 1) * step)
-    return Places(
-        images=slice(first, first + (images - 1) * every + 1, every),
-        blocks=blocks,
-        teeth=slice(begin, begin + teeth * distance),
-        distance=distance,
-        phases=slice(phase, phase + (period - 1) * step + 1, step),
-        turn=drawn(3, period),
+def draws_of(seed: int) -> tuple[int, int]:
+    """Return what moves the places: two numbers from a seed."""
+    return mix(seed, 0) % _PARTS, mix(seed, 1) % 2**31
+
+
+@torch.compiler.assume_constant_result
+def _stride(size: int) -> int:
+    """Return the number nearest to the golden section of a size that has no common factor with it."""
+    golden = max(1, round(size * _GOLDEN))
+    return next(
+        value
+        for distance in range(size + 1)
+        for value in (golden + distance, golden - distance)
+        if value > 0 and math.gcd(value, size) == 1
     )
-
-
-def _without_common_factor(step: int, size: int) -> int:
-    """Return the largest number up to ``step`` that meets every column: coprime to the map's size."""
-    return next(value for value in range(step, 0, -1) if math.gcd(value, size) == 1)
 
 
 def channel_axis(layer: Layer) -> int:

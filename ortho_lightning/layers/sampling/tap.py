@@ -15,8 +15,10 @@ from ortho_lightning.layers import weights
 from ortho_lightning.layers.filters import Layer, filter_counts, has_filters
 from ortho_lightning.layers.parts import part_of
 from ortho_lightning.layers.sampling.positions import (
+    Draws,
     Places,
     channel_axis,
+    draws_of,
     flat,
     is_flat,
     outputs_place,
@@ -41,11 +43,11 @@ def tap(layer: Layer, output: Tensor, max_samples: int | None, seed: int) -> tup
     if not _can_tap(layer, output):
         return output, sample_outputs(layer, output, max_samples, seed)
     _lone()  # found out once, and outside of a backward
-    places = places_of(positions_of(layer, output).shape, max_samples, seed)
+    places = places_of(positions_of(layer, output).shape, max_samples)
     # The node counts as a change in place, so that whoever holds the output already stands behind it too and a ReLU in
     # place may follow. Nothing has changed, though, for those who have saved the output before.
     with torch.autograd._unsafe_preserve_version_counter(output):
-        return cast("tuple[Tensor, Tensor]", _Tap.apply(output, layer, places))
+        return cast("tuple[Tensor, Tensor]", _Tap.apply(output, layer, places, draws_of(seed)))
 
 
 def _can_tap(layer: Layer, output: Tensor) -> bool:
@@ -63,16 +65,16 @@ def _can_tap(layer: Layer, output: Tensor) -> bool:
 
 class _Tap(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, output: Tensor, layer: Layer, places: Places) -> tuple[Tensor, Tensor]:
-        ctx.axis, ctx.places, ctx.shape = channel_axis(layer), places, output.shape
+    def forward(ctx: Any, output: Tensor, layer: Layer, places: Places, draws: Draws) -> tuple[Tensor, Tensor]:
+        ctx.axis, ctx.places, ctx.draws, ctx.shape = channel_axis(layer), places, draws, output.shape
         ctx.set_materialize_grads(False)
         ctx.mark_dirty(output)
-        return output, places.rows(flat(output, ctx.axis))
+        return output, places.rows(flat(output, ctx.axis), draws)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor | None, of_rows: Tensor | None) -> tuple[Tensor | None, None, None]:
+    def backward(ctx: Any, gradient: Tensor | None, of_rows: Tensor | None) -> tuple[Tensor | None, None, None, None]:
         if of_rows is None:
-            return gradient, None, None
+            return gradient, None, None, None
         if gradient is None:
             gradient = of_rows.new_zeros(ctx.shape)
         elif gradient.layout != torch.strided:  # of a sparse embedding, say
@@ -81,8 +83,8 @@ class _Tap(torch.autograd.Function):
             gradient = gradient.clone()  # a branch beside this one, or a hook, may hold the same tensor
         if not is_flat(gradient, ctx.axis):
             gradient = gradient.contiguous()
-        ctx.places.add(flat(gradient, ctx.axis), of_rows)
-        return gradient, None, None
+        ctx.places.add(flat(gradient, ctx.axis), of_rows, ctx.draws)
+        return gradient, None, None, None
 
 
 # The references are counted by private functions of torch to save copies of the gradients of whole outputs: 315 MB in a
@@ -132,15 +134,17 @@ def _lone() -> tuple[int, ...] | str:
     return "unknown" if lone is None or lone == shared else lone
 
 
-def sample_outputs(layer: Layer, output: Tensor, max_samples: int | None, seed: int) -> Tensor:
+def sample_outputs(layer: Layer, output: Tensor, max_samples: int | None, seed: int | Draws) -> Tensor:
     """Return a copy of the output at up to ``max_samples`` positions, channels last: ``(n, channels)``.
 
     Positions are the batch and what is not the channel axis; :class:`Places` says which. The seed alone moves them, so
-    that every position is visited over the steps. Nothing but slices and a copy, so it may run inside a forward hook
-    under activation checkpointing, and before an in-place successor.
+    that every position is visited over the steps. Nothing but an index and a copy, so it may run inside a forward hook
+    under activation checkpointing, before an in-place successor, and in compiled code, where the seed is a tensor of
+    draws.
     """
     positions = positions_of(layer, output)
-    return places_of(positions.shape, max_samples, seed).rows(positions)
+    draws = draws_of(seed) if isinstance(seed, int) else seed
+    return places_of(positions.shape, max_samples).rows(positions, draws)
 
 
 def as_samples(layer: Layer, rows: Tensor, biased: bool = True) -> Tensor:
