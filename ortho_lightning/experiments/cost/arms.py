@@ -20,6 +20,7 @@ from ortho_lightning.experiments.cost.baselines import BASELINES
 from ortho_lightning.experiments.cost.memory import StepMemory
 from ortho_lightning.experiments.cost.networks import compared, unreached
 from ortho_lightning.layers.selection import select_layers
+from ortho_lightning.models import Muon
 from ortho_lightning.regularizers import LSH, Gram, Regularizer
 
 REGULARIZERS: dict[str, Callable[[], Regularizer]] = {
@@ -32,17 +33,18 @@ REGULARIZERS: dict[str, Callable[[], Regularizer]] = {
     "gram": Gram,
     "gram_offdiag": lambda: Gram(off_diagonal=True),
 }
-ARMS = ("none", *REGULARIZERS, "lsh_every_4", *BASELINES)
+ARMS = ("none", *REGULARIZERS, "lsh_every_4", "muon", *BASELINES)
 _WEIGHT = 1e-4  # of the penalty; its size does not change the cost
 
 
 class _Subject(LightningModule):
-    """A network trained with cross-entropy and the penalty of a baseline."""
+    """A network trained with cross-entropy, and with the penalty of a baseline or by Muon."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
         self.penalty: Callable[[], Tensor] | None = None
+        self.muon: Muon | None = None
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         output = self.network(batch[0])
@@ -50,7 +52,11 @@ class _Subject(LightningModule):
         return loss if self.penalty is None else loss + _WEIGHT * self.penalty()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=1e-3, momentum=0.9)
+        kernels = [] if self.muon is None else self.muon.kernels(self)
+        by_muon = {id(kernel) for kernel in kernels}
+        others = [parameter for parameter in self.parameters() if id(parameter) not in by_muon]
+        rest = torch.optim.SGD(others, lr=1e-3, momentum=0.9)
+        return rest if self.muon is None else self.muon.beside(rest, kernels)
 
 
 class Arm:
@@ -132,7 +138,10 @@ def named_arm(name: str, network: nn.Module, batch: tuple[Tensor, Tensor], optio
     subject = _Subject(copy.deepcopy(network))
     if name in BASELINES:
         subject.penalty = BASELINES[name](select_layers(subject, compared(network), unreached(network)))
-    if name in BASELINES or name == "none":
+    if name == "muon":
+        names = list(select_layers(subject))
+        subject.muon = Muon(exclude=[names[0], names[-1]])
+    if name in (*BASELINES, "none", "muon"):
         return Arm(name, subject, batch, options)
     every = 4 if name == "lsh_every_4" else 1
     callback = OrthogonalityCallback(
