@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ import sys
 import time
 
 import pytest
+import yaml
 
 from tests.integration.commands import ROOT, TINY, run_script
 
@@ -229,3 +231,25 @@ def test_a_failed_job_of_a_launcher_does_not_end_the_others(tmp_path):
     (folder,) = comparisons(tmp_path)
     assert [(run["seed"], run["failure"] is None) for run in content_of(folder)["runs"]] == [(-1, False), (0, True)]
     assert "failed: none, seed -1" in done.stdout
+
+
+@pytest.mark.slow
+def test_every_arm_trains_in_one_comparison(tmp_path):
+    done = run_script("compare", *TINY, "regularizers=all", "share=0.1", "costs=1", cwd=tmp_path)
+    (folder,) = comparisons(tmp_path)
+    content = content_of(folder)
+    arms = {path.stem for path in (ROOT / "conf" / "regularizer").glob("*.yaml")}
+    left_out = set(re.findall(r"regularizers=all leaves out (\w+), which needs", done.stdout))
+    assert {run["regularizer"] for run in content["runs"]} == set(content["costs"]) == arms - left_out
+    for run in content["runs"]:
+        assert run["failure"] is None
+        assert math.isfinite(run["history"][-1]["train_loss"])
+        assert 0 <= run["test_accuracy"] <= 1
+    weights = {
+        arm: yaml.safe_load((folder / f"{arm}-seed0" / "config.yaml").read_text())["regularizer"]
+        for arm in arms - left_out
+    }
+    assert weights["gram"]["weight"]["share"] == weights["lsh"]["weight"]["share"] == 0.1
+    assert weights["none"]["weight"] == weights["hard"]["weight"] == 0
+    ratios = [cost["ratio"] for cost in content["costs"].values()]
+    assert all(ratio > 0 for ratio in ratios)

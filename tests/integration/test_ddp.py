@@ -10,7 +10,7 @@ import torch
 from ortho_lightning import GradientShare
 from ortho_lightning import functional as OF
 from tests.callbacks.helpers import lsh_penalty
-from tests.integration import ddp_script, ddp_whitening_script
+from tests.integration import ddp_arms_script, ddp_script, ddp_whitening_script
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -108,3 +108,20 @@ def test_a_decoupled_penalty_moves_every_process_as_one_process_alone(tmp_path, 
         torch.testing.assert_close(found["penalty"], callback.penalty, rtol=1e-9, atol=0)
         for name, expected in alone.named_parameters():
             torch.testing.assert_close(found[f"{name} after"], expected.detach(), rtol=1e-9, atol=1e-12, msg=name)
+
+
+@pytest.mark.parametrize("arm", ["orthogonal", "geotorch", "muon"])
+def test_arms_without_a_penalty_train_as_one_process_with_the_joined_batch(tmp_path, arm):
+    if arm == "geotorch":
+        pytest.importorskip("geotorch")
+    if arm == "muon" and not hasattr(torch.optim, "Muon"):
+        pytest.skip("torch.optim.Muon came with torch 2.9")
+    first, second = run_program(tmp_path, "ddp_arms_script", arm)
+    alone, _ = ddp_arms_script.fit(arm, devices=1)
+    for name, expected in alone.items():
+        assert torch.equal(first[name], second[name])
+        # Muon iterates in bfloat16
+        torch.testing.assert_close(first[name], expected, rtol=1e-9, atol=2e-3 if arm == "muon" else 1e-9)
+        if arm != "muon":
+            gram = first[name].flatten(1) @ first[name].flatten(1).T
+            torch.testing.assert_close(gram, torch.eye(len(gram), dtype=gram.dtype), rtol=0, atol=1e-9)

@@ -44,13 +44,13 @@ _WEIGHT = 1e-4  # of the penalty; its size does not change the cost
 
 
 class _Subject(LightningModule):
-    """A network trained with cross-entropy and the penalty of a baseline."""
+    """A network trained with cross-entropy, and with the penalty of a baseline or by Muon."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
         self.penalty: Callable[[], Tensor] | None = None
-        self.muon = False
+        self.muon: Muon | None = None
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         output = self.network(batch[0])
@@ -58,11 +58,11 @@ class _Subject(LightningModule):
         return loss if self.penalty is None else loss + _WEIGHT * self.penalty()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        kernels = Muon().kernels(self) if self.muon else []
+        kernels = [] if self.muon is None else self.muon.kernels(self)
         by_muon = {id(kernel) for kernel in kernels}
-        others = (parameter for parameter in self.parameters() if id(parameter) not in by_muon)
+        others = [parameter for parameter in self.parameters() if id(parameter) not in by_muon]
         rest = torch.optim.SGD(others, lr=1e-3, momentum=0.9)
-        return Muon().beside(rest, kernels) if self.muon else rest
+        return rest if self.muon is None else self.muon.beside(rest, kernels)
 
 
 class Arm:
@@ -144,7 +144,9 @@ def named_arm(name: str, network: nn.Module, batch: tuple[Tensor, Tensor], optio
     subject = _Subject(copy.deepcopy(network))
     if name in BASELINES:
         subject.penalty = BASELINES[name](select_layers(subject, compared(network), unreached(network)))
-    subject.muon = name == "muon"
+    if name == "muon":
+        names = list(select_layers(subject))
+        subject.muon = Muon(exclude=[names[0], names[-1]])
     if name in _WITHOUT_PENALTY:
         return Arm(name, subject, batch, options)
     every = 4 if name == "lsh_every_4" else 1

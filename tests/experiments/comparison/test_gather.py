@@ -43,6 +43,13 @@ def test_arms_may_differ_in_the_penalty_and_in_their_own_settings(tmp_path):
     assert experiment_of(runs) == "shapes"
 
 
+def test_arms_may_be_a_constraint_or_an_optimizer(tmp_path):
+    make(tmp_path / "a", "none", 0, **{"callbacks/constraint": None, "model/kernel_optimizer": None})
+    make(tmp_path / "b", "hard", 0, **{"callbacks/constraint": {"method": "orthogonal", "layers": None}})
+    make(tmp_path / "c", "muon", 0, **{"model/kernel_optimizer": {"lr": 0.001}})
+    assert [one.regularizer for one in gathered(find_runs(tmp_path))] == ["none", "hard", "muon"]
+
+
 @pytest.mark.parametrize(
     ("change", "value", "arm"),
     [
