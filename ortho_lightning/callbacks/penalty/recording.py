@@ -75,6 +75,8 @@ class LayerRecorder:
         self.sampling = sampling
         self.seen: set[str] = set()
         """Names of the layers that ran in a training step, whether the run counted or not."""
+        self.unreached: set[str] = set()
+        """Names of the layers that have runs that count, of which no loss has depended on one so far."""
         self.steps = 0
         """Training steps recorded so far."""
         self.open = False
@@ -83,6 +85,7 @@ class LayerRecorder:
         self._numbers = {name: number(name) for name in layers}
         self._seed = 0
         self._runs: list[Run] = []
+        self._reached: set[str] = set()
         self._counted: Counter[str] = Counter()
         self._recomputed: Counter[str] = Counter()
         self._without_gradient: set[str] = set()
@@ -126,6 +129,8 @@ class LayerRecorder:
         for run in self._runs:
             (left if graph.isdisjoint(run.nodes) and run.nodes else taken).append(run)
         self._runs = left
+        self._reached.update(run.name for run in taken)
+        self.unreached -= self._reached
         return taken
 
     @property
@@ -187,6 +192,8 @@ class LayerRecorder:
         outputs = None
         if self.sampling is not None:
             output, outputs = sample(name, part, args, kwargs, output, self.sampling, seed)
+        if name not in self._reached:
+            self.unreached.add(name)
         self._runs.append(Run(name, part, _nodes(output), weight_of_run(part), outputs, seed))
         return output
 

@@ -193,10 +193,14 @@ class PenaltyTerm:
         return found
 
     def report_silent_layers(self) -> None:
-        """Warn of layers that did not run in any step."""
+        """Warn of layers that did not run in any step, or of whose runs no loss depends on any."""
         silent = [name for name in self._layers if name not in self.recorder.seen]
         if silent and self.recorder.steps > 0:
             self._reports.silent_layers(silent, self.recorder.steps)
+        unreached = [name for name in self._layers if name in self.recorder.unreached]
+        automatic = self._module is not None and self._module.automatic_optimization
+        if 0 < len(unreached) < len(self._layers) - len(silent) and automatic:
+            self._reports.unreached_layers(unreached, self.recorder.steps)
 
     def watch_collapse(self, monitor: AngleMonitor | None, fresh: bool) -> None:
         """Warn if the filters or their responses fall together.
