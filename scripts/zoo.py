@@ -1,6 +1,7 @@
-"""Check one training step of every classification model of torchvision.
+"""Check one training step of the models of torchvision, of timm's families and of transformers.
 
 python scripts/zoo.py
+python scripts/zoo.py timm transformers/llama --output zoo.md
 """
 
 from ortho_lightning.experiments.zoo import main

@@ -1,4 +1,4 @@
-"""Coverage of the penalty in torchvision's classification models, by one training step of each.
+"""Coverage of the penalty in the models of torchvision, timm and transformers, by one training step of each.
 
 ``main`` writes a table, ``docs/zoo.md`` of the repository. The task loss is multiplied by 0, so that all gradients are
 those of the penalty.
@@ -8,31 +8,31 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import re
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-import torchvision
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader, Dataset
 
 from ortho_lightning import OrthogonalityCallback
-from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.experiments.common.provenance import versions
+from ortho_lightning.experiments.subjects import Subject, find_subject, subjects
 from ortho_lightning.files import whole_file
 from ortho_lightning.layers.filters import layer_filters, weight_parameters
-from ortho_lightning.layers.selection import select_layers
+from ortho_lightning.layers.selection import select_parts
 
-BATCH_SIZE = 2
-_SMALL = 64
-# Models that accept one image size only, or pool too much for smaller images.
-_SIZES = {"inception_v3": 299, "maxvit_t": 224, "vit_h_14": 56}
+PACKAGES = ("torchvision", "timm", "transformers")
+_REASONS = {"no forward of": "never called", "ran, but no loss": "no loss depends on it"}
+"""What the callback names layers for, by words of its warnings."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,16 @@ class Finding:
 
     Attributes:
         name: of the model.
-        size: edge of the square images.
+        size: edge of the square images; 0: other inputs.
         selected: layers that the defaults select.
         penalized: selected layers for which a penalty was logged.
-        named: selected layers that the callback named because their forward did not run.
-        penalty: its value.
-        faulty: penalized layers, those in ``zero`` excepted, on whose weight the penalty's gradient is missing, zero or
-            not finite.
+        named: selected layers that the callback named because their forward did not run, or no loss depends on it.
+        penalty: its value; NaN: nothing ran.
+        faulty: penalized layers, those in ``zero`` and ``silent`` excepted, on whose weight the penalty's gradient is
+            missing, zero or not finite.
         zero: penalized layers whose initial weights are zero: their filters have no direction, and the gradient is 0.
+        silent: penalized layers whose outputs were all zero, so that they tell nothing of their filters.
+        error: why the step failed, which it should not; empty otherwise.
     """
 
     name: str
@@ -59,31 +61,50 @@ class Finding:
     penalty: float
     faulty: list[str]
     zero: list[str]
+    silent: list[str] = field(default_factory=list)
+    error: str = ""
 
     @property
     def passed(self) -> bool:
         """True if every selected layer was penalized, with a sound gradient, or named."""
         accounted = set(self.penalized) | set(self.named) == set(self.selected)
-        return accounted and bool(self.penalized) and not self.faulty and 0 < self.penalty < float("inf")
+        sound = accounted and bool(self.penalized) and not self.faulty and 0 < self.penalty < float("inf")
+        return sound and not self.error
 
 
 class _PenaltyAlone(LightningModule):
-    """A classifier with a task loss of 0; collects the names of layers with a sound gradient."""
+    """A model with a task loss of 0; collects the names of layers with a sound gradient, and of those without outputs.
 
-    def __init__(self, net: nn.Module) -> None:
+    Args:
+        net: the model.
+        subject: how it is asked.
+    """
+
+    def __init__(self, net: nn.Module, subject: Subject) -> None:
         super().__init__()
         self.net = net
+        self.subject = subject
         self.sound: set[str] = set()
-        self.zero = {name for name, layer in select_layers(self).items() if not bool(layer_filters(layer).any())}
+        self.zero = {name for name, layer in select_parts(self).items() if not bool(layer_filters(layer).any())}
+        self.silent: set[str] = set()
+        for name, part in select_parts(self).items():
+            part.module.register_forward_hook(self._watch(name))
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        images, labels = batch
-        answer = self.net(images)
-        heads = [answer] if isinstance(answer, Tensor) else [head for head in answer if head is not None]
-        return 0.0 * torch.stack([nn.functional.cross_entropy(head, labels) for head in heads]).sum()
+    def _watch(self, name: str) -> Any:
+        def ran(module: nn.Module, args: Any, output: Any) -> None:
+            bias = getattr(module, "bias", None)
+            if isinstance(output, Tensor) and (bias is None or not bool(bias.any())) and not bool(output.any()):
+                self.silent.add(name)
+
+        return ran
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        answer = tree_leaves(_plain(self.subject.answer(self.net, batch)))
+        values = [each for each in answer if isinstance(each, Tensor) and each.requires_grad]
+        return 0.0 * torch.stack([torch.nan_to_num(each.float()).mean() for each in values]).sum()
 
     def on_after_backward(self) -> None:
-        for name, layer in select_layers(self).items():
+        for name, layer in select_parts(self).items():
             gradients = [weight.grad for weight in weight_parameters(layer) if weight.grad is not None]
             if gradients and all(bool(g.isfinite().all()) and bool(g.count_nonzero()) for g in gradients):
                 self.sound.add(name)
@@ -92,20 +113,23 @@ class _PenaltyAlone(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=1e-3)
 
 
+def _plain(answer: Any) -> Any:
+    """Return an answer as dictionaries, lists and tensors, also one of a class of its own."""
+    return dict(answer) if isinstance(answer, dict) else answer
+
+
 def model_names() -> list[str]:
     """Return the names of torchvision's classification models."""
-    return torchvision.models.list_models(module=torchvision.models)
+    return subjects("torchvision")
 
 
 def examine(name: str) -> Finding:
-    """Train a model of torchvision, without pretrained weights, for one step with the callback's defaults.
+    """Train a model, without pretrained weights, for one step with the callback's defaults.
 
     Raises:
-        ConfigurationError: for a name that torchvision does not have.
+        ConfigurationError: for a name that the zoo does not have.
     """
-    if name not in model_names():
-        raise ConfigurationError(f"model {name!r}: torchvision has {', '.join(model_names())}")
-    size = _SIZES.get(name, _SMALL)
+    subject = find_subject(name)
     callback = OrthogonalityCallback()
     trainer = Trainer(
         max_steps=1,
@@ -119,69 +143,65 @@ def examine(name: str) -> Finding:
     with isolate_rng(), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         torch.manual_seed(0)
-        module = _PenaltyAlone(_build(name, size))
-        batch = (torch.randn(BATCH_SIZE, 3, size, size), torch.arange(BATCH_SIZE))
+        module = _PenaltyAlone(subject.make(), subject)
+        batch = subject.inputs()
         trainer.fit(module, DataLoader(cast("Dataset[Any]", [batch]), batch_size=None))
     metrics = trainer.callback_metrics
-    selected = list(select_layers(module))
+    selected = list(select_parts(module))
     penalized = [layer for layer in selected if f"ortho/penalty/{layer}" in metrics]
-    warned = " ".join(str(warning.message) for warning in caught if "no forward of" in str(warning.message))
+    messages = [str(warning.message) for warning in caught]
+    warned = " ".join(message for message in messages if any(words in message for words in _REASONS))
+    silent = [layer for layer in penalized if layer in module.silent - module.sound - module.zero]
+    excused = module.sound | module.zero | set(silent)
     return Finding(
         name=name,
-        size=size,
+        size=subject.size,
         selected=selected,
         penalized=penalized,
         named=[layer for layer in selected if f"'{layer}'" in warned],
-        penalty=metrics["ortho/penalty"].item(),
-        faulty=[layer for layer in penalized if layer not in module.sound | module.zero],
+        penalty=float(metrics.get("ortho/penalty", math.nan)),
+        faulty=[layer for layer in penalized if layer not in excused],
         zero=[layer for layer in penalized if layer in module.zero],
+        silent=silent,
     )
-
-
-def _build(name: str, size: int) -> nn.Module:
-    options: dict[str, Any] = {}
-    if name.startswith("vit_"):
-        options["image_size"] = size
-    if name in ("googlenet", "inception_v3"):
-        options["init_weights"] = True  # the default, without its warning
-    return torchvision.models.get_model(name, weights=None, **options)
 
 
 def as_markdown(findings: Iterable[Finding], command: str) -> str:
     """Return the table as a page, with the command and the versions of the packages."""
     findings = list(findings)
-    made_with = ", ".join(f"{package} {version}" for package, version in versions().items())
+    made_with = ", ".join(f"{package} {version}" for package, version in versions("timm", "transformers").items())
     passed = sum(finding.passed for finding in findings)
     lines = [
-        "# The penalty in torchvision's models",
+        "# The penalty in the models of torchvision, timm and transformers",
         "",
         f"Made by `{command}` with {made_with}.",
         "",
-        "One training step of each classification model, without weights, under `OrthogonalityCallback()` with its "
-        f"defaults (histograms off): random images, batch {BATCH_SIZE}, seed 0, the task loss times 0, so that the "
-        "gradient is the penalty's alone. "
-        '"Sound" counts the penalized layers on whose weight it is finite and not zero. Layers whose '
-        "forward is never called, as attention uses the weights of its projections without it, were named by the "
-        "callback and are listed, with `*` for numbers; so are those that begin with weights of zero: such filters "
-        "have no direction, and no gradient until the task gives them one.",
+        "One training step of each model, without weights, under `OrthogonalityCallback()` with its defaults: all "
+        "classification models of torchvision, the smallest member of each family of timm, and tiny models of "
+        "transformers. Random inputs, batch 2, seed 0, the task loss times 0, so that the gradient is the penalty's "
+        'alone. "Sound" counts the penalized layers on whose weight it is finite and not zero. The other layers are '
+        "listed, with `*` for numbers. *Named*: the callback named them, because their forward is never called, as "
+        "attention uses the weights of its projections without it, or because no loss depends on their run. *Zero "
+        "weights*: such filters have no direction, and no gradient until the task gives them one. *Outputs*: all "
+        "outputs of the layer were zero, for example behind a scale that begins at zero, so they tell nothing.",
         "",
         f"{passed} of {len(findings)} models pass: every other layer is sound.",
         "",
-        "| model | image | selected | sound | never called, named | zero weights | penalty | passes |",
+        "| model | image | selected | sound | named | zero weights or outputs | penalty | passes |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for found in findings:
-        sound = len(found.penalized) - len(found.faulty) - len(found.zero)
+        sound = len(found.penalized) - len(found.faulty) - len(found.zero) - len(found.silent)
         faulty = f" (not: {', '.join(found.faulty)})" if found.faulty else ""
         row = (
             found.name,
-            found.size,
+            found.size or "",
             len(found.selected),
             f"{sound}{faulty}",
             _abridged(found.named),
-            _abridged(found.zero),
+            "; ".join(filter(None, (_abridged(found.zero), _outputs(found.silent)))),
             f"{found.penalty:.4g}",
-            "yes" if found.passed else "no",
+            "yes" if found.passed else f"no{': ' + found.error if found.error else ''}",
         )
         lines.append(f"| {' | '.join(map(str, row))} |")
     return "\n".join(lines) + "\n"
@@ -193,16 +213,32 @@ def _abridged(names: Sequence[str]) -> str:
     return ", ".join(f"{count} of `{pattern}`" for pattern, count in counts.items())
 
 
+def _outputs(names: Sequence[str]) -> str:
+    return f"outputs: {_abridged(names)}" if names else ""
+
+
+def _examined(name: str) -> Finding:
+    """Examine a model; one that fails is a finding too, with its reason."""
+    try:
+        return examine(name)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".replace("\n", " ").replace("|", "/")[:300]
+        return Finding(name, 0, [], [], [], math.nan, [], [], error=reason)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Examine the models named on the command line, or all, and write the table."""
     parser = argparse.ArgumentParser(prog="scripts/zoo.py", description=__doc__)
-    parser.add_argument("models", nargs="*", help="names of torchvision's models; none: all")
+    parser.add_argument(
+        "models", nargs="*", help=f"names of models, with timm/ or transformers/; or {', '.join(PACKAGES)}; none: all"
+    )
     parser.add_argument("--output", type=Path, default=Path("docs/zoo.md"), help="where the table goes")
     options = parser.parse_args(arguments)
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    asked = options.models or PACKAGES
     findings = []
-    for name in options.models or model_names():
-        findings.append(examine(name))
+    for name in [name for each in asked for name in (subjects(each) if each in PACKAGES else [each])]:
+        findings.append(_examined(name))
         print(f"{name}: {'passes' if findings[-1].passed else findings[-1]}", flush=True)
     with whole_file(options.output) as path:
         path.write_text(as_markdown(findings, " ".join(["python scripts/zoo.py", *options.models])))

@@ -143,6 +143,15 @@ class LossTerm(PenaltyTerm):
         found, self._gradient_ratios = self._gradient_ratios, {}
         return found
 
+    def report_silent_layers(self) -> None:
+        """Warn of layers that did not run in any step, or of whose runs no loss depends on any."""
+        super().report_silent_layers()
+        ran = [name for name in self._layers if name in self.seen]
+        unreached = [name for name in self._layers if name in self.recorder.unreached]
+        automatic = self._module is not None and self._module.automatic_optimization
+        if 0 < len(unreached) < len(ran) and automatic:
+            self._reports.unreached_layers(unreached, self.steps)
+
     def _watch_independence(self) -> None:
         if self.recorder.pending and self._module is not None and self._module.automatic_optimization:
             self._reports.independent_loss()

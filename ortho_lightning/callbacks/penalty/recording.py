@@ -93,6 +93,8 @@ class LayerRecorder:
         self.memory = PenaltyMemory() if memory is None else memory
         self.seen: set[str] = set()
         """Names of the layers that ran in a training step, whether the run counted or not."""
+        self.unreached: set[str] = set()
+        """Names of the layers that have runs that count, of which no loss has depended on one so far."""
         self.steps = 0
         """Training steps recorded so far."""
         self.open = False
@@ -101,6 +103,7 @@ class LayerRecorder:
         self._numbers = {name: number(name) for name in layers}
         self._seed = 0
         self._runs: list[Run] = []
+        self._reached: set[str] = set()
         self._traces = {name: _Trace() for name in layers}
         # what moves the samples of each layer, in compiled code a tensor that is written anew in each step
         self._draws = {name: torch.zeros(2, dtype=torch.int64) for name in layers}
@@ -150,6 +153,8 @@ class LayerRecorder:
         for run in self._runs:
             (left if graph.isdisjoint(run.nodes) and run.nodes else taken).append(run)
         self._runs = left
+        self._reached.update(run.name for run in taken)
+        self.unreached -= self._reached
         return taken
 
     @property
@@ -231,6 +236,7 @@ class LayerRecorder:
             if not (trains(part) or part.kernel is None) or not torch.is_grad_enabled():
                 continue
             self._counted[name] += 1
+            self._note_unreached(name)
             seed = mix(self._seed, self._numbers[name])
             for outputs in taken if self.sampling is not None else (None,):
                 if isinstance(outputs, Tensor) and outputs.grad_fn is None:
@@ -264,9 +270,14 @@ class LayerRecorder:
         outputs = None
         if self.sampling is not None:
             output, outputs = sample(name, part, args, kwargs, output, self.sampling, seed)
+        self._note_unreached(name)
         memory = self.memory.of(name)
         self._runs.append(Run(name, part, _nodes(output), weight_of_run(part), outputs, seed, memory))
         return output
+
+    def _note_unreached(self, name: str) -> None:
+        if name not in self._reached:
+            self.unreached.add(name)
 
     @staticmethod
     def _goes_on(part: Part, output: Any) -> bool:

@@ -62,6 +62,14 @@ class Reports:
             "exclude=.",
         )
 
+    def unreached_layers(self, names: Sequence[str], steps: int) -> None:
+        """Warn of selected layers whose runs the loss does not depend on."""
+        self.once(
+            "unreached",
+            f"{', '.join(map(repr, names))} ran, but no loss in {steps} training steps depends on the result, so "
+            "nothing is added for them: leave them out with exclude=, or let the loss use their output.",
+        )
+
     def no_weight(self, weight: str) -> None:
         """Warn that no measurement set the weight."""
         self.once(

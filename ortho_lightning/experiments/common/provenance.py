@@ -73,10 +73,10 @@ def command_line(overrides: Sequence[str]) -> str:
     return shlex.join(["python", "scripts/compare.py", *overrides])
 
 
-def versions() -> dict[str, str | None]:
-    """Return the versions of the packages that a number depends on; None for one that is not installed."""
+def versions(*more: str) -> dict[str, str | None]:
+    """Return the versions of the packages that a number depends on, and of ``more``; None for one not installed."""
     found: dict[str, str | None] = {}
-    for name in _PACKAGES:
+    for name in (*_PACKAGES, *more):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

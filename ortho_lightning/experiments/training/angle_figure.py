@@ -17,10 +17,11 @@ from ortho_lightning import functional as OF
 from ortho_lightning.callbacks.monitoring.angles import layer_angles
 from ortho_lightning.experiments.common.records import LayerRecord, without_nan
 from ortho_lightning.files import whole_file
-from ortho_lightning.layers.selection import select_layers
+from ortho_lightning.layers.selection import select_parts
 from ortho_lightning.plots.palette import BLUE, ORANGE
 
 _COLUMNS = 4
+_LONGEST = 32  # characters of a name that fit above an axis
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class AngleSnapshot:
         if callback is None:
             return cls({})
         responses = {} if callback.monitor is None else dict(callback.monitor.responses)
-        return cls(layer_angles(select_layers(model, callback.layers, callback.exclude)), responses)
+        return cls(layer_angles(select_parts(model, callback.layers, callback.exclude, outputs="allowed")), responses)
 
 
 def layer_records(report: Sequence[Mapping[str, Any]], snapshot: AngleSnapshot) -> tuple[LayerRecord, ...]:
@@ -88,7 +89,7 @@ def save_angle_figure(path: Path, before: AngleSnapshot, after: AngleSnapshot) -
         for kind, draw in enumerate(kinds):
             axis = axes[row * len(kinds) + kind, column]
             axis.set_visible(True)
-            axis.set_title(f"{name}  (d = {after.angles[name].d})" if kind == 0 else "", fontsize=8)
+            axis.set_title(f"{_short(name)}  (d = {after.angles[name].d})" if kind == 0 else "", fontsize=8)
             axis.tick_params(labelsize=7)
             draw(axis, name, before, after)
     _draw_legend(figure)
@@ -118,6 +119,11 @@ def _draw_responses(axis: Axes, name: str, before: AngleSnapshot, after: AngleSn
     drawn = [snapshot.responses[name] for snapshot in (before, after) if name in snapshot.responses]
     plots.draw_response_references(axis, *drawn)
     axis.set_xlabel(_described("response", before.responses.get(name), statistics), fontsize=7)
+
+
+def _short(name: str) -> str:
+    """Return the end of a name, which tells layers apart."""
+    return name if len(name) <= _LONGEST else "…" + name[1 - _LONGEST :]
 
 
 def _moments(before: AngleSnapshot, after: AngleSnapshot) -> Iterator[tuple[AngleSnapshot, str, str]]:
