@@ -1,4 +1,4 @@
-"""What loggers are given beyond scalars, and the adapter that each kind of logger specializes."""
+"""Contents for loggers beyond scalars, and the adapter that each kind of logger specializes."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def register(adapter: A) -> A:
         ... class DiaryAdapter(Adapter):
         ...     @staticmethod
         ...     def serves(logger):
-        ...         return isinstance(logger, Diary)
+        ...         return type(logger).__name__ == "Diary"
         ...
         ...     def text(self, tag, markdown, step):
         ...         self.logger.write(step, tag, markdown)
