@@ -186,3 +186,18 @@ def test_a_layer_has_a_figure_of_one_kind_or_of_both():
     assert not ((unmeasured.astype(int) @ [-1, 2, -1]) > 60).any()
     with pytest.raises(ConfigurationError, match="nothing to draw"):
         plots.layer_picture(None, "x")
+
+
+def test_a_histogram_is_drawn_to_the_scale_of_its_highest_bin():
+    picture = plots.histogram_picture([0.0, 1.0, 2.0, 3.0, 4.0], [1, 0, 4, 2], "four bins")
+    assert picture.shape == (240, 360, 3)
+    assert picture.dtype == np.uint8
+    bar = (picture == [int(plots.BLUE[i : i + 2], 16) for i in (1, 3, 5)]).all(-1)
+    heights = np.array([bar[:, x].sum() for x in (50, 140, 220, 300)])
+    assert heights[1] == 0
+    np.testing.assert_allclose(heights / heights[2], [0.25, 0, 1, 0.5], atol=0.01)
+
+
+def test_a_histogram_without_values_is_drawn_empty():
+    empty = plots.histogram_picture([-16.0, -8.0, 0.0], [0, 0], "nothing")
+    assert not (empty == [int(plots.BLUE[i : i + 2], 16) for i in (1, 3, 5)]).all(-1).any()

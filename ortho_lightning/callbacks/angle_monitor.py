@@ -126,7 +126,7 @@ class AngleMonitor(LightningCallback):
             self._steps.step = 0  # a second Trainer with the same callback begins anew
         if self._steps.step == 0:
             self._log_histograms(trainer)
-        loggers.log_text(trainer, f"{self.name}/layers", dashboard.layer_table(self._layers))
+        loggers.log_table(trainer, f"{self.name}/layers", dashboard.layer_table(self._layers))
         dashboard.log_layout_once(trainer, self)
         self._figures.start(trainer, pl_module, self._layers, self.responses)
 

@@ -6,6 +6,7 @@ A figure takes some tens of milliseconds.
 
 from ortho_lightning.plots.angles import LayerAngles, draw_angles, draw_references, layer_picture
 from ortho_lightning.plots.filters import filter_picture
+from ortho_lightning.plots.histogram import histogram_picture
 from ortho_lightning.plots.palette import BLUE, COLOURS, COLOURS_ON_DARK, GREY, ORANGE, colour
 from ortho_lightning.plots.pixels import MOST_FILTERS, evenly_spaced
 from ortho_lightning.plots.responses import draw_response_references, draw_responses, fill_steps
@@ -26,5 +27,6 @@ __all__ = [
     "evenly_spaced",
     "fill_steps",
     "filter_picture",
+    "histogram_picture",
     "layer_picture",
 ]

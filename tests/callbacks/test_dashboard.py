@@ -288,11 +288,19 @@ def test_a_trial_run_draws_nothing(monkeypatch):
     assert not drawn
 
 
-def test_an_adapter_of_ones_own_gets_what_it_takes(monkeypatch):
+def test_an_adapter_of_ones_own_gets_what_it_takes():
     taken = []
 
+    class ForMine(ScalarsOnly):
+        """Not the logger of other tests, since an adapter stays registered."""
+
+    @adapters.register
     class Mine(adapters.Adapter):
         takes_pictures = True
+
+        @staticmethod
+        def serves(logger):
+            return isinstance(logger, ForMine)
 
         def picture(self, tag, pixels, step):
             taken.append((tag, pixels.shape, pixels.dtype.name, step))
@@ -303,8 +311,7 @@ def test_an_adapter_of_ones_own_gets_what_it_takes(monkeypatch):
         def histogram(self, tag, statistics, step):
             taken.append((tag, len(statistics.counts)))
 
-    monkeypatch.setattr(adapters, "ADAPTERS", [(lambda logger: isinstance(logger, ScalarsOnly), Mine)])
-    fit(OrthogonalityCallback(None), ScalarsOnly())
+    fit(OrthogonalityCallback(None), ForMine())
     assert ("ortho/pairs/net.2", (480, 800, 3), "uint8", 0) in taken
     assert ("ortho/layers", "layer") in taken
     assert ("ortho/angles/net.0", 90) in taken

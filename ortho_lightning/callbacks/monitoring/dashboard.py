@@ -8,10 +8,9 @@ from typing import Any, Protocol
 
 from ortho_lightning import functional as OF
 from ortho_lightning.callbacks.monitoring import angles, loggers
-from ortho_lightning.callbacks.monitoring.adapters import Chart, Layout
+from ortho_lightning.callbacks.monitoring.adapters import Chart, Layout, Table
 from ortho_lightning.callbacks.monitoring.arguments import Kind
 from ortho_lightning.layers.filters import Layer
-from ortho_lightning.tables import markdown_table
 
 ON_THE_BAR = ("total_loss", "penalty")
 ANGLE_ON_THE_BAR: Mapping[Kind, str] = {"filter": "angle_std", "response": "response_angle_std"}
@@ -91,19 +90,19 @@ def _by_layer(name: str, key: str, layers: Sequence[str]) -> tuple[str, ...]:
     return tuple(re.escape(f"{name}/{key}/{layer}") for layer in layers)
 
 
-def layer_table(layers: Mapping[str, Layer]) -> str:
-    """Return the layers, and the references to compare their angles with, as a Markdown table."""
-    rows = [["layer", "groups", "k", "d", "pairs", "Welch floor (rms cosine)", "spread of random directions"]]
+def layer_table(layers: Mapping[str, Layer]) -> Table:
+    """Return the layers, and the references to compare their angles with."""
+    counts = dict.fromkeys(("layer", "groups", "k", "d", "pairs"), "{}")
+    columns = {**counts, "Welch floor (rms cosine)": "{:.4f}", "spread of random directions": "{:.2f}°"}
+    rows: list[list[str | int | float | None]] = []
     for name, module in layers.items():
         kernel = angles.current_filters(module)
         if kernel is None:
-            rows.append([name, *["not known yet"] * 6])
+            rows.append([name, *[None] * (len(columns) - 1)])
             continue
         groups, k, d = kernel.shape
-        pairs = groups * k * (k - 1) // 2
-        floor, spread = OF.welch_floor(k, d), OF.null_std(d)
-        rows.append([name, str(groups), str(k), str(d), str(pairs), f"{floor:.4f}", f"{spread:.2f}°"])
-    return markdown_table(rows)
+        rows.append([name, groups, k, d, groups * k * (k - 1) // 2, OF.welch_floor(k, d), OF.null_std(d)])
+    return Table(columns, rows)
 
 
 def log_step(

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ortho_lightning.callbacks.monitoring.adapters import Adapter, Histogram, Layout, adapter_for
+from ortho_lightning.callbacks.monitoring.adapters import Adapter, Histogram, Layout, Table, adapter_for
 from ortho_lightning.functional import AngleStatistics, ResponseStatistics
 
 
@@ -41,7 +41,7 @@ def log_angle_histogram(trainer: Any, tag: str, statistics: AngleStatistics | Re
     if statistics.pairs:
         bins = len(statistics.counts)
         histogram = Histogram(
-            limits=[180.0 * (i + 1) / bins for i in range(bins)],
+            edges=[180.0 * i / bins for i in range(bins + 1)],
             counts=statistics.counts.tolist(),
             min=statistics.min,
             max=statistics.max,
@@ -57,7 +57,7 @@ def log_spectrum(trainer: Any, tag: str, eigenvalues: Tensor) -> None:
     relative = (eigenvalues / eigenvalues.amax().clamp_min(torch.finfo(eigenvalues.dtype).tiny)).double()
     decades = relative.clamp_min(10.0**floor).log10()
     histogram = Histogram(
-        limits=[floor * (1 - (i + 1) / bins) for i in range(bins)],
+        edges=[floor * (1 - i / bins) for i in range(bins + 1)],
         counts=torch.histc(decades, bins=bins, min=floor, max=0.0).tolist(),
         min=decades.min().item(),
         max=decades.max().item(),
@@ -76,6 +76,12 @@ def log_text(trainer: Any, tag: str, markdown: str) -> None:
     """Give a text in Markdown to the loggers that have texts."""
     for adapter in adapters(trainer):
         adapter.text(tag, markdown, log_step(trainer))
+
+
+def log_table(trainer: Any, tag: str, table: Table) -> None:
+    """Give a table to the loggers that have tables or texts."""
+    for adapter in adapters(trainer):
+        adapter.table(tag, table, log_step(trainer))
 
 
 def log_layout(trainer: Any, layout: Layout) -> None:

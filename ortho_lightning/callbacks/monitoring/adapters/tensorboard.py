@@ -1,83 +1,14 @@
-"""Adapters for what one kind of logger takes beyond scalars."""
+"""Adapter for TensorBoard: histograms, figures, texts, the Custom Scalars tab and the HParams tab."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Mapping
 from typing import TYPE_CHECKING, Any
+
+from ortho_lightning.callbacks.monitoring.adapters.base import Adapter, Histogram, Layout
 
 if TYPE_CHECKING:
     import numpy as np
-
-
-@dataclass(frozen=True)
-class Chart:
-    """Chart of logged scalars.
-
-    Args:
-        title: short.
-        tags: regular expressions that match whole names, in the order in which their lines are listed; of a band, the
-            names of its middle, lower and upper line.
-        band: draw a line with a band around it.
-    """
-
-    title: str
-    tags: tuple[str, ...]
-    band: bool = False
-
-
-@dataclass(frozen=True)
-class Histogram:
-    """Values counted in fixed bins.
-
-    Args:
-        limits: the upper end of each bin.
-        counts: how many values each holds.
-        min, max, total, total_squares: of the values themselves.
-    """
-
-    limits: Sequence[float]
-    counts: Sequence[float]
-    min: float
-    max: float
-    total: float
-    total_squares: float
-
-
-Layout = Mapping[str, Sequence[Chart]]  # charts by the title of their section
-
-
-class Adapter:
-    """Adapter of any Lightning logger, which takes hyperparameters; subclasses override what their kind can take."""
-
-    takes_pictures = False  # drawing takes time
-
-    def __init__(self, logger: Any) -> None:
-        self.logger = logger
-
-    def histogram(self, tag: str, histogram: Histogram, step: int) -> None:
-        """Take a histogram, of a layer's angles or of a spectrum."""
-
-    def picture(self, tag: str, pixels: np.ndarray, step: int) -> None:
-        """Take a figure, ``(height, width, 3)`` in uint8; called from a thread that draws."""
-
-    def text(self, tag: str, markdown: str, step: int) -> None:
-        """Take a text in Markdown."""
-
-    def layout(self, layout: Layout) -> None:
-        """Take the layout of the scalars; given once a run."""
-
-    def hyperparameters(
-        self, values: Mapping[str, str | float], metrics: Mapping[str, str], shown: Container[str]
-    ) -> None:
-        """Take what the run is compared by.
-
-        Args:
-            values: by name; the same names in every run.
-            metrics: the names of the scalars that judge the run, and what to call them.
-            shown: the names to show first, where not all are.
-        """
-        self.logger.log_hyperparams(dict(values))
 
 
 class TensorBoard(Adapter):
@@ -100,7 +31,7 @@ class TensorBoard(Adapter):
             num=int(sum(histogram.counts)),
             sum=histogram.total,
             sum_squares=histogram.total_squares,
-            bucket_limits=list(histogram.limits),
+            bucket_limits=list(histogram.edges[1:]),
             bucket_counts=list(histogram.counts),
             global_step=step,
         )
@@ -148,11 +79,3 @@ class TensorBoard(Adapter):
         writer = self.logger.experiment._get_file_writer()
         writer.add_summary(table)
         writer.add_summary(hparams.hparams_pb(dict(values), trial_id=str(self.logger.log_dir)))
-
-
-ADAPTERS: list[tuple[Callable[[Any], bool], type[Adapter]]] = [(TensorBoard.serves, TensorBoard)]
-
-
-def adapter_for(logger: Any) -> Adapter:
-    """Return the adapter of the logger's kind, or the one that any logger can have."""
-    return next((adapter for serves, adapter in ADAPTERS if serves(logger)), Adapter)(logger)
