@@ -22,13 +22,14 @@ from ortho_lightning.functional.lsh import (
     similarity_from_statistics,
     similarity_penalty,
 )
-from ortho_lightning.functional.moments import Moments
+from ortho_lightning.functional.moments import Moments, Tails, WeightSums
 from ortho_lightning.functional.responses import (
     ResponseStatistics,
     response_angles,
     response_similarity,
     response_statistics,
 )
+from ortho_lightning.functional.shrinkage import ledoit_wolf
 from ortho_lightning.functional.similarity import spearman, whitened_cosines
 from ortho_lightning.functional.whitening import (
     effective_rank,
@@ -43,9 +44,12 @@ __all__ = [
     "AngleStatistics",
     "Moments",
     "ResponseStatistics",
+    "Tails",
+    "WeightSums",
     "angle_statistics",
     "effective_rank",
     "gram_penalty",
+    "ledoit_wolf",
     "lsh_active_fraction",
     "lsh_penalties",
     "lsh_penalty",
