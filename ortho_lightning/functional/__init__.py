@@ -23,6 +23,7 @@ from ortho_lightning.functional.lsh import (
     similarity_penalty,
 )
 from ortho_lightning.functional.moments import Moments, Tails, WeightSums
+from ortho_lightning.functional.neighbours import nearest, surviving_neighbours
 from ortho_lightning.functional.responses import (
     ResponseStatistics,
     response_angles,
@@ -58,6 +59,7 @@ __all__ = [
     "lsh_similarity_exact",
     "lsh_statistics",
     "mean_cosine",
+    "nearest",
     "null_density",
     "null_std",
     "numerical_rank",
@@ -71,6 +73,7 @@ __all__ = [
     "similarity_from_statistics",
     "similarity_penalty",
     "spearman",
+    "surviving_neighbours",
     "unit_sum",
     "welch_floor",
     "whitened_cosines",

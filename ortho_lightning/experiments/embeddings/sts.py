@@ -112,11 +112,11 @@ def _chosen_by_hand(config: DictConfig) -> list[Hyperparameters]:
 
 
 def _search(config: DictConfig, dev: Pairs, moments: Moments) -> SearchResult:
-    components = config.search.components
+    components = config.grid.components
     return search(
         *_arrays(dev),
-        list(config.search.betas),
-        list(config.search.gammas),
+        list(config.grid.betas),
+        list(config.grid.gammas),
         None if components is None else list(components),
         moments=moments,
         progress=config.progress,
