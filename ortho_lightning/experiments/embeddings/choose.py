@@ -37,8 +37,8 @@ def choose_width(
         raise ConfigurationError(f"keep= chooses n_components; leave n_components={config.n_components} out")
     if processes.count > 1:
         raise ConfigurationError(
-            f"keep={config.keep} under torchrun: choose in one process, on a part of the vectors if they are many, then "
-            "give n_components"
+            f"keep={config.keep} under torchrun: choose in one process, on a part of the vectors if they are many, "
+            "then give n_components"
         )
     wanted = {"whitening", "beta", "gamma", "whitening.beta", "whitening.gamma"} & set(given)
     beta, gamma = (float(config.beta), float(config.gamma)) if wanted else (0.0, 0.0)
