@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import glob
 import json
 import os
+import platform
 import secrets
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,17 +16,41 @@ from typing import Any
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Give a temporary path to write to, renamed to ``path`` when the block ends without an error."""
+    """Give a temporary path to write to, renamed to ``path`` when the block ends without an error.
+
+    Whatever writes there, the file gets the mode that the umask asks for.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     # not mkstemp, whose files only their owner may read, also under the final name
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    temporary = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         yield temporary
+        temporary.chmod(mode)  # safetensors replaces the file by one that only its owner may read
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove temporary files for ``path`` that processes of this machine left behind when they were killed."""
+    for temporary in path.parent.glob(f".{glob.escape(path.name)}.{glob.escape(platform.node())}.*.*"):
+        pid = temporary.name.split(".")[-2]
+        if pid.isdigit() and not _is_alive(int(pid)):
+            temporary.unlink(missing_ok=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # of another user
+        return True
+    return True
 
 
 def write_json(path: Path, content: Any) -> None:

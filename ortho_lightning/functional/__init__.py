@@ -27,7 +27,8 @@ from ortho_lightning.functional.lsh import (
     similarity_from_statistics,
     similarity_penalty,
 )
-from ortho_lightning.functional.moments import Moments
+from ortho_lightning.functional.moments import Moments, Tails, WeightSums
+from ortho_lightning.functional.neighbours import nearest, surviving_neighbours
 from ortho_lightning.functional.orthonormality import orthonormality_distance
 from ortho_lightning.functional.power_iteration import spectral_norm
 from ortho_lightning.functional.responses import (
@@ -36,6 +37,7 @@ from ortho_lightning.functional.responses import (
     response_similarity,
     response_statistics,
 )
+from ortho_lightning.functional.shrinkage import ledoit_wolf
 from ortho_lightning.functional.similarity import spearman, whitened_cosines
 from ortho_lightning.functional.spectra import (
     SpectrumStatistics,
@@ -58,6 +60,8 @@ __all__ = [
     "Moments",
     "ResponseStatistics",
     "SpectrumStatistics",
+    "Tails",
+    "WeightSums",
     "angle_statistics",
     "correlation",
     "covariance",
@@ -69,6 +73,7 @@ __all__ = [
     "group_similarity",
     "hyperspherical_energy",
     "koleo",
+    "ledoit_wolf",
     "lsh_active_fraction",
     "lsh_penalties",
     "lsh_penalty",
@@ -77,6 +82,7 @@ __all__ = [
     "lsh_similarity_exact",
     "lsh_statistics",
     "mean_cosine",
+    "nearest",
     "null_density",
     "null_std",
     "numerical_rank",
@@ -97,6 +103,7 @@ __all__ = [
     "spectral_norm",
     "spectrum_statistics",
     "stable_rank",
+    "surviving_neighbours",
     "unit_sum",
     "welch_floor",
     "whitened_cosines",

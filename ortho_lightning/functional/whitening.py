@@ -21,14 +21,19 @@ from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.functional.moments import Moments
 
 _WIDEST_ON_ONE_THREAD = 1024
+_EXACT = torch.finfo(torch.float64).eps
 
 
-def principal_axes(moments: Moments, beta: float = 1.0) -> tuple[Tensor, Tensor]:
+def principal_axes(
+    moments: Moments, beta: float = 1.0, shrinkage: float = 0.0, eps: float = 0.0
+) -> tuple[Tensor, Tensor]:
     r"""Return the eigenvalues and eigenvectors of :math:`\Sigma(\beta)`, with signs that do not vary.
 
     Args:
         moments: moments of two or more vectors.
         beta: share of the mean that is subtracted; 1: all, 0: nothing.
+        shrinkage: share of the mean variance in every direction; see :meth:`Moments.second_moment`.
+        eps: added to every eigenvalue.
 
     Returns:
         Eigenvalues ``(d,)`` from large to small, 0 or more, and U ``(d, d)`` with an eigenvector a column whose entry
@@ -47,8 +52,8 @@ def principal_axes(moments: Moments, beta: float = 1.0) -> tuple[Tensor, Tensor]
     if not math.isfinite(beta):
         raise ConfigurationError(f"beta={beta}: must be a finite number; 1 subtracts the mean, 0 does not")
     with _one_thread(moments.d):
-        eigenvalues, axes = torch.linalg.eigh(moments.second_moment(beta))
-    eigenvalues, axes = eigenvalues.flip(0).clamp_min(0.0), axes.flip(1)
+        eigenvalues, axes = torch.linalg.eigh(moments.second_moment(beta, shrinkage))
+    eigenvalues, axes = eigenvalues.flip(0).clamp_min(0.0) + eps, axes.flip(1)
     sizes = axes.abs()
     # of entries equal up to rounding the first decides, so that rounding does not
     largest = (sizes >= (1 - 1e-8) * sizes.amax(0)).to(torch.int8).argmax(0)
@@ -73,23 +78,28 @@ def _one_thread(d: int) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def numerical_rank(eigenvalues: Tensor) -> int:
-    r"""Count the eigenvalues above the rounding error of the largest, :math:`d \epsilon_{64} \lambda_{max}`.
+def numerical_rank(eigenvalues: Tensor, precision: float = _EXACT) -> int:
+    r"""Count the eigenvalues above the rounding error of the largest, :math:`d \epsilon \lambda_{max}`.
+
+    Args:
+        eigenvalues: ``(d,)``.
+        precision: :math:`\epsilon`, that of float64 by default; see :attr:`Moments.precision`.
 
     Example:
         >>> numerical_rank(torch.tensor([4.0, 1.0, 1e-17]))
         2
     """
-    threshold = len(eigenvalues) * torch.finfo(torch.float64).eps * eigenvalues.amax()
+    threshold = len(eigenvalues) * precision * eigenvalues.amax()
     return int((eigenvalues > threshold).sum())
 
 
-def whitening_scales(eigenvalues: Tensor, gamma: float = 1.0) -> Tensor:
+def whitening_scales(eigenvalues: Tensor, gamma: float = 1.0, precision: float = _EXACT) -> Tensor:
     r"""Return each component's factor, :math:`\lambda^{-\gamma/2}`, and 0 beyond the rank when gamma > 0.
 
     Args:
         eigenvalues: ``(d,)`` from large to small.
         gamma: 0 or more; 1 gives every component variance 1 (at beta = 1), 0 leaves the variances as they are.
+        precision: as for :func:`numerical_rank`.
 
     Raises:
         ConfigurationError: for a gamma that is negative or not finite.
@@ -102,7 +112,7 @@ def whitening_scales(eigenvalues: Tensor, gamma: float = 1.0) -> Tensor:
         raise ConfigurationError(f"gamma={gamma}: must be 0 or a positive number")
     if gamma == 0:
         return torch.ones_like(eigenvalues)
-    counts = torch.arange(len(eigenvalues), device=eigenvalues.device) < numerical_rank(eigenvalues)
+    counts = torch.arange(len(eigenvalues), device=eigenvalues.device) < numerical_rank(eigenvalues, precision)
     return torch.where(counts, torch.where(counts, eigenvalues, 1.0) ** (-gamma / 2), 0.0)
 
 

@@ -1,13 +1,17 @@
-"""The hyper-parameters of a whitening: beta, gamma and k, checked once."""
+"""The hyper-parameters of a whitening, checked once."""
 
 from __future__ import annotations
 
 import math
 import numbers
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from ortho_lightning.errors import ConfigurationError
+from ortho_lightning.functional import Moments, ledoit_wolf
+
+Shrinkage: TypeAlias = 'float | Literal["ledoit-wolf"]'
+LEDOIT_WOLF: Literal["ledoit-wolf"] = "ledoit-wolf"
 
 
 @dataclass(frozen=True)
@@ -18,6 +22,9 @@ class Hyperparameters:
         n_components: k, 1 or more; None: all d.
         beta: share of the mean that is subtracted; 1 centres, 0 does not.
         gamma: 0 or more; 1 gives components of variance 1, 0 keeps their variances.
+        shrinkage: share of the mean variance that replaces the covariance, from 0 to 1; "ledoit-wolf": estimated from
+            the vectors.
+        eps: 0 or more; added to every eigenvalue.
 
     Raises:
         ConfigurationError: for a value outside its range, naming it.
@@ -26,6 +33,8 @@ class Hyperparameters:
     n_components: int | None = None
     beta: float = 1.0
     gamma: float = 1.0
+    shrinkage: Shrinkage = 0.0
+    eps: float = 0.0
 
     def __post_init__(self) -> None:
         k = self.n_components
@@ -35,6 +44,18 @@ class Hyperparameters:
             raise ConfigurationError(f"beta={self.beta!r}: must be a number; 1 subtracts the mean, 0 does not")
         if not _is_finite(self.gamma) or self.gamma < 0:
             raise ConfigurationError(f"gamma={self.gamma!r}: must be 0 or a positive number")
+        if self.shrinkage != LEDOIT_WOLF and not (_is_finite(self.shrinkage) and 0 <= self.shrinkage <= 1):
+            raise ConfigurationError(f"shrinkage={self.shrinkage!r}: must be a number from 0 to 1, or {LEDOIT_WOLF!r}")
+        if not _is_finite(self.eps) or self.eps < 0:
+            raise ConfigurationError(f"eps={self.eps!r}: must be 0 or a positive number")
+
+    def resolved_shrinkage(self, moments: Moments) -> float:
+        """Return the shrinkage as a number, estimated from ``moments`` if asked for.
+
+        Raises:
+            ConfigurationError: as :func:`~ortho_lightning.functional.ledoit_wolf`.
+        """
+        return ledoit_wolf(moments) if isinstance(self.shrinkage, str) else float(self.shrinkage)
 
     def check_width(self, d: int) -> None:
         """Reject vectors of ``d`` numbers if k is larger.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,14 +16,15 @@ from torch import Tensor, nn
 from ortho_lightning import functional as OF
 from ortho_lightning.errors import DataError, NotFittedError
 from ortho_lightning.files import whole_file
-from ortho_lightning.nn.hyperparameters import Hyperparameters
+from ortho_lightning.nn.hyperparameters import LEDOIT_WOLF, Hyperparameters, Shrinkage
 
-_FORMAT = "ortho-lightning whitening 1"
+_FORMAT = "ortho-lightning whitening 2"
 # Names in files and in state_dict. Always float64: every transform is computed from these.
-_MOMENTS = ("count", "mean", "scatter", "settings", "eigenvalues")
+_MOMENTS = ("count", "mean", "scatter", "settings", "eigenvalues", "sums", "cubic")
 # In the module's dtype, float32 or better.
 _TRANSFORM = ("shift", "projection", "back_projection")
-
+# Files of version 1 have neither these nor the last two settings.
+_SINCE_VERSION_2 = ("sums", "cubic")
 
 _DEFAULTS = Hyperparameters()
 
@@ -38,6 +40,8 @@ class WhiteningBuffers(nn.Module):
     count: Tensor
     mean: Tensor
     scatter: Tensor
+    sums: Tensor
+    cubic: Tensor
     settings: Tensor
     eigenvalues: Tensor
     shift: Tensor
@@ -49,6 +53,8 @@ class WhiteningBuffers(nn.Module):
         self.register_buffer("count", torch.tensor(0))
         self.register_buffer("mean", torch.empty(0, dtype=torch.float64))
         self.register_buffer("scatter", torch.empty(0, 0, dtype=torch.float64))
+        self.register_buffer("sums", _encoded_sums(OF.Moments.empty(0)))
+        self.register_buffer("cubic", torch.empty(0, dtype=torch.float64))
         self.register_buffer("settings", _encoded(hyperparameters))
         self.register_buffer("shift", torch.empty(0))
         self.register_buffer("projection", torch.empty(0, 0))
@@ -58,14 +64,18 @@ class WhiteningBuffers(nn.Module):
 
     @property
     def moments(self) -> OF.Moments:
-        """Count, mean and scatter matrix of all vectors fitted on; float64."""
-        return OF.Moments(int(self.count), self.mean, self.scatter)
+        """Count, mean, scatter matrix and higher moments of all vectors fitted on; float64."""
+        total, squares, _, precision = self.sums.tolist()
+        count = int(self.count)
+        weights = None if total == squares == count else OF.WeightSums(total, squares)
+        tails = OF.Tails(self.cubic, self.sums[2]) if len(self.cubic) else None
+        return OF.Moments(count, self.mean, self.scatter, weights, tails, precision)
 
     @property
     def hyperparameters(self) -> Hyperparameters:
-        """The values of n_components, beta and gamma, in one object."""
-        k, beta, gamma = self.settings.tolist()
-        return Hyperparameters(None if k < 0 else int(k), beta, gamma)
+        """The values of n_components, beta, gamma, shrinkage and eps, in one object."""
+        k, beta, gamma, shrinkage, eps = self.settings.tolist()
+        return Hyperparameters(None if k < 0 else int(k), beta, gamma, LEDOIT_WOLF if shrinkage < 0 else shrinkage, eps)
 
     @property
     def n_components(self) -> int | None:
@@ -82,6 +92,16 @@ class WhiteningBuffers(nn.Module):
         """Exponent of the rescaling."""
         return self.hyperparameters.gamma
 
+    @property
+    def shrinkage(self) -> Shrinkage:
+        """The requested shrinkage, a number or "ledoit-wolf"."""
+        return self.hyperparameters.shrinkage
+
+    @property
+    def eps(self) -> float:
+        """Number added to every eigenvalue."""
+        return self.hyperparameters.eps
+
     def _update(self) -> None:
         raise NotImplementedError
 
@@ -95,6 +115,8 @@ class WhiteningBuffers(nn.Module):
         self._set("count", torch.tensor(moments.count))
         self._set("mean", moments.mean)
         self._set("scatter", moments.scatter)
+        self._set("sums", _encoded_sums(moments))
+        self._set("cubic", moments.mean.new_empty(0) if moments.tails is None else moments.tails.cubic)
 
     def _set_hyperparameters(self, hyperparameters: Hyperparameters) -> None:
         self._set("settings", _encoded(hyperparameters))
@@ -131,6 +153,7 @@ class WhiteningBuffers(nn.Module):
         super()._save_to_state_dict(destination, prefix, keep_vars)
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        _complete(state_dict, prefix)
         # the state decides the shapes of the buffers
         for name in (*_MOMENTS, *_TRANSFORM):
             stored = state_dict.get(prefix + name)
@@ -172,10 +195,13 @@ class WhiteningBuffers(nn.Module):
             DataError: for missing or additional tensors, or shapes that contradict each other.
         """
         d = state["mean"].numel() if isinstance(state.get("mean"), Tensor) else 0
-        expected = {"scatter": (d, d), "shift": (d,), "eigenvalues": (d,), "settings": (3,)}
+        expected = {"scatter": (d, d), "shift": (d,), "eigenvalues": (d,), "settings": (5,), "sums": (4,)}
+        state = dict(state)
+        _complete(state, "")
         if (
             set(state) != {*_MOMENTS, *_TRANSFORM}
             or any(state[name].shape != shape for name, shape in expected.items())
+            or len(state["cubic"]) not in (0, d)
             or state["projection"].shape != state["back_projection"].mT.shape
             or state["projection"].shape[0] != d
         ):
@@ -188,12 +214,37 @@ class WhiteningBuffers(nn.Module):
         """Return the hyper-parameters and the size of the data, for ``repr``."""
         chosen = self.hyperparameters
         fitted = f", {int(self.count)} vectors of {len(self.mean)} numbers" if int(self.count) else ", not fitted"
-        return f"n_components={chosen.n_components}, beta={chosen.beta:g}, gamma={chosen.gamma:g}{fitted}"
+        regularized = (f", shrinkage={chosen.shrinkage}" if chosen.shrinkage else "") + (
+            f", eps={chosen.eps:g}" if chosen.eps else ""
+        )
+        return f"n_components={chosen.n_components}, beta={chosen.beta:g}, gamma={chosen.gamma:g}{regularized}{fitted}"
 
 
 def _encoded(hyperparameters: Hyperparameters) -> Tensor:
     k = -1 if hyperparameters.n_components is None else hyperparameters.n_components
-    return torch.tensor([k, hyperparameters.beta, hyperparameters.gamma], dtype=torch.float64)
+    shrinkage = -1.0 if isinstance(hyperparameters.shrinkage, str) else hyperparameters.shrinkage
+    values = [k, hyperparameters.beta, hyperparameters.gamma, shrinkage, hyperparameters.eps]
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def _encoded_sums(moments: OF.Moments) -> Tensor:
+    """Sum of the weights, of their squares, of the fourth powers (NaN: unknown), and the products' precision."""
+    quartic = math.nan if moments.tails is None else float(moments.tails.quartic)
+    return torch.tensor([moments.total, moments.squares, quartic, moments.precision], dtype=torch.float64)
+
+
+def _complete(state: dict[str, Any], prefix: str) -> None:
+    """Add to a state of version 1 what it lacks."""
+    names = {name: prefix + name for name in (*_MOMENTS, *_TRANSFORM)}
+    if any(names[name] in state for name in _SINCE_VERSION_2) or names["mean"] not in state:
+        return
+    settings, mean, count = (state.get(names[name]) for name in ("settings", "mean", "count"))
+    if not all(isinstance(value, Tensor) for value in (settings, mean, count)) or len(settings) != 3:  # type: ignore[arg-type]
+        return
+    state[names["settings"]] = torch.cat([settings, settings.new_zeros(2)])  # type: ignore[list-item, union-attr]
+    moments = OF.Moments(int(count), mean, mean.new_empty(0))  # type: ignore[arg-type, union-attr]
+    state[names["sums"]] = _encoded_sums(moments).to(mean.device)  # type: ignore[union-attr]
+    state[names["cubic"]] = mean.new_empty(0)  # type: ignore[union-attr]
 
 
 def not_fitted() -> NotFittedError:

@@ -84,7 +84,12 @@ def _batches(batches: Any) -> Iterator[Tensor]:
 
 
 def moments_of(
-    vectors: Vectors, progress: bool = False, first: int = 0, check_width: Callable[[int], None] | None = None
+    vectors: Vectors,
+    progress: bool = False,
+    first: int = 0,
+    check_width: Callable[[int], None] | None = None,
+    weights: Tensor | np.ndarray | None = None,
+    accumulation: torch.dtype = torch.float64,
 ) -> Moments:
     """Return the moments of all the vectors, computed in one pass.
 
@@ -93,18 +98,43 @@ def moments_of(
         progress: show a bar with the number of vectors read so far.
         first: number of the first vector, from which error messages count.
         check_width: called with d before a part is read; raises to reject it.
+        weights: ``(N,)`` of all the vectors, in their order; None: 1 each.
+        accumulation: see :meth:`~ortho_lightning.functional.Moments.of`.
 
     Raises:
         TypeError: as :func:`parts`.
-        ConfigurationError: as :func:`parts`; for NaN or infinity, naming the vector; for an iterable without a batch.
+        ConfigurationError: as :func:`parts`; for NaN or infinity, naming the vector; for an iterable without a batch;
+            for another number of weights than vectors.
     """
-    moments: Moments | None = None
-    for part in parts(vectors, progress):
-        if check_width is not None:
-            check_width(part.shape[1])
-        here = Moments.of(part, first)
-        moments = here if moments is None else moments.merge(here)
-        first += len(part)
-    if moments is None:
-        raise ConfigurationError("there are no vectors: the iterable gave no batch")
-    return moments
+    factors = None if weights is None else _weights(weights)
+    if factors is not None and isinstance(vectors, (Tensor, np.ndarray)):
+        _check_number(factors, len(vectors))
+
+    def pairs() -> Iterator[tuple[Tensor, Tensor | None]]:
+        read = 0
+        for part in parts(vectors, progress):
+            if check_width is not None:
+                check_width(part.shape[1])
+            if factors is not None and read + len(part) > len(factors):
+                raise ConfigurationError(f"{len(factors)} weights for more vectors: give one weight for each vector")
+            yield part, None if factors is None else factors[read : read + len(part)]
+            read += len(part)
+        if factors is not None:
+            _check_number(factors, read)
+
+    return Moments.of_batches(pairs(), first, accumulation)
+
+
+def _weights(weights: Tensor | np.ndarray) -> Tensor:
+    try:
+        found = torch.as_tensor(np.asarray(weights, dtype=np.float64) if not isinstance(weights, Tensor) else weights)
+    except (TypeError, ValueError) as error:
+        raise ArgumentTypeError(f"weights must be numbers, one for each vector: {error}") from None
+    if found.dim() != 1 or found.is_complex():
+        raise ConfigurationError(f"weights {tuple(found.shape)}: give one number for each vector, (N,)")
+    return found
+
+
+def _check_number(weights: Tensor, vectors: int) -> None:
+    if len(weights) != vectors:
+        raise ConfigurationError(f"{len(weights)} weights for {vectors} vectors: give one weight for each vector")

@@ -22,7 +22,7 @@ def embeddings(folder, name="tiny", d=6, seed=0):
     return folder
 
 
-SMALL = ("search.betas=[0,1]", "search.gammas=[0,0.5,1]", "cut=3", "progress=false")
+SMALL = ("grid.betas=[0,1]", "grid.gammas=[0,0.5,1]", "cut=3", "progress=false")
 
 
 def test_the_table_of_two_encoders(tmp_path):
@@ -55,7 +55,7 @@ def test_the_table_of_two_encoders(tmp_path):
 
 def test_the_figures_of_the_shared_embeddings(tmp_path, shared):
     root = shared("data/stsb")
-    run_script("whiten", "experiment=stsb", f"data.root={root}", "search.betas=[1]", "search.gammas=[0.1,0.9]",
+    run_script("whiten", "experiment=stsb", f"data.root={root}", "grid.betas=[1]", "grid.gammas=[0.1,0.9]",
                "progress=false", cwd=tmp_path)  # fmt: skip
     (results,) = tmp_path.glob("outputs/whiten/*/results.json")
     rows = {(row["encoder"], row["beta"], row["gamma"]): row for row in json.loads(results.read_text())["rows"]}
@@ -207,7 +207,7 @@ def test_the_benchmark_measures_and_leaves_no_file(tmp_path):
                       "benchmark_pca_rows=500", "benchmark_repeats=1", "progress=false", cwd=tmp_path)  # fmt: skip
     (found,) = tmp_path.glob("outputs/whiten/*/benchmark.json")
     rows = json.loads(found.read_text())["rows"]
-    assert [row["vectors"] for row in rows] == [5000, 5000, 5000, 500, 500]
+    assert [row["vectors"] for row in rows] == [5000, 5000, 5000, 5000, 500, 500]
     assert all(row["seconds"] > 0 for row in rows)
     assert "IncrementalPCA" in done.stdout
     assert not list(tmp_path.rglob("*.npy"))

@@ -52,6 +52,34 @@ def test_appended_saved_and_loaded_it_gives_whitened_sentences(model, tmp_path):
         SentenceTransformer(str(tmp_path), device="cpu", trust_remote_code=True)
 
 
+def appended(model):
+    """A model of the same encoder with a whitening of its own."""
+    encoder = SentenceTransformer(modules=[model[0], model[1]], device="cpu")
+    encoder.append(SentenceWhitening(Whitening(3).fit(encoder.encode(SENTENCES))))
+    return encoder
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_similarities_are_those_of_whitened_sentences(model):
+    whitened = appended(model)
+    small = whitened.encode(SENTENCES)
+    unit = small / np.linalg.norm(small, axis=1, keepdims=True)
+    np.testing.assert_allclose(whitened.similarity(small, small).numpy(), unit @ unit.T, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_several_processes_encode_as_one(model):
+    whitened = appended(model)
+    expected = whitened.encode(SENTENCES)
+    pool = whitened.start_multi_process_pool(["cpu", "cpu"])
+    try:
+        found = whitened.encode(SENTENCES, pool=pool, chunk_size=4)
+    finally:
+        whitened.stop_multi_process_pool(pool)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(DataError, match=r"whitening\.safetensors does not exist"):
         SentenceWhitening.load(str(tmp_path))

@@ -47,7 +47,28 @@ def test_in_a_pipeline_and_a_grid_search():
     made = make_pipeline(WhiteningTransformer(), LinearRegression())
     grid = GridSearchCV(made, {"whiteningtransformer__n_components": [1, 7]}, cv=2).fit(x, x[:, 0])
     assert grid.best_params_ == {"whiteningtransformer__n_components": 7}
-    assert clone(WhiteningTransformer(3, 0.5, 0.2)).get_params() == {"n_components": 3, "beta": 0.5, "gamma": 0.2}
+    assert clone(WhiteningTransformer(3, 0.5, 0.2)).get_params() == {
+        "n_components": 3,
+        "beta": 0.5,
+        "gamma": 0.2,
+        "shrinkage": 0.0,
+        "eps": 0.0,
+    }
+
+
+def test_names_of_the_components():
+    fitted = WhiteningTransformer(2).fit(vectors())
+    assert fitted.get_feature_names_out().tolist() == ["whiteningtransformer0", "whiteningtransformer1"]
+
+
+def test_sample_weights_count_as_repetitions():
+    x, repeats = vectors(), np.random.default_rng(0).integers(0, 3, 200)
+    weighted = WhiteningTransformer(shrinkage=0.2, eps=0.1).fit(x, sample_weight=repeats)
+    repeated = WhiteningTransformer(shrinkage=0.2, eps=0.1).fit(np.repeat(x, repeats, axis=0))
+    np.testing.assert_allclose(weighted.transform(x), repeated.transform(x), rtol=1e-8, atol=1e-8)
+    parts = WhiteningTransformer(shrinkage=0.2, eps=0.1)
+    parts.partial_fit(x[:50], sample_weight=repeats[:50]).partial_fit(x[50:], sample_weight=repeats[50:])
+    np.testing.assert_allclose(parts.transform(x), repeated.transform(x), rtol=1e-8, atol=1e-8)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -29,13 +29,13 @@ def test_a_file_of_version_1_loads(tmp_path):
     torch.testing.assert_close(stored.refit(gamma=1.0)(x), fitted.refit(gamma=1.0)(x), rtol=1e-5, atol=1e-5)
 
 
-def test_a_file_has_the_tensors_of_version_1(tmp_path):
+def test_a_file_keeps_the_tensors_of_version_1(tmp_path):
     Whitening.load(VERSION_1).save(tmp_path / "w.safetensors")
     before, after = load_file(VERSION_1), load_file(tmp_path / "w.safetensors")
-    assert set(before) == set(after)
+    assert set(after) - set(before) == {"sums", "cubic"}
     for name, values in before.items():
         assert values.dtype == after[name].dtype
-        assert torch.equal(values, after[name]), name
+        assert torch.equal(values, after[name][:3] if name == "settings" else after[name]), name
 
 
 @pytest.mark.parametrize("k", [None, 2])

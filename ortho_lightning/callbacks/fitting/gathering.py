@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ortho_lightning import functional as OF
 from ortho_lightning.distributed import world_size
+from ortho_lightning.nn.joining import joined_moments
 
 # Size of the evenly spaced sample, from this to twice it; the cosines after whitening are measured on it.
 _SAMPLE_SIZE = 1024
@@ -74,16 +75,12 @@ class Gathering:
         if failed or d == 0:
             return
         here = OF.Moments.empty(d, device) if self.moments is None else self.moments.to(device)
-        units = torch.zeros(d, dtype=torch.float64, device=device) if self.units is None else self.units.to(device)
-        firsts = torch.cat([here.mean.new_tensor([here.count, self.unit_count]), here.mean * here.count, units])
-        dist.all_reduce(firsts)
-        count = int(firsts[0])
-        mean = firsts[2 : 2 + d] / max(count, 1)
-        delta = here.mean - mean
-        scatter = here.scatter + here.count * torch.outer(delta, delta)  # Chan's formula, about the joined mean
-        dist.all_reduce(scatter)
-        self.moments = OF.Moments(count, mean, scatter)
-        self.units, self.unit_count = firsts[2 + d :], int(firsts[1])
+        self.moments = joined_moments(here)
+        units = torch.zeros(d + 1, dtype=torch.float64, device=device)
+        if self.units is not None:
+            units[:-1], units[-1] = self.units, self.unit_count
+        dist.all_reduce(units)
+        self.units, self.unit_count = units[:-1], int(units[-1])
 
     def mean_cosine(self) -> float:
         """Return the mean cosine between two of the vectors."""

@@ -63,7 +63,7 @@ def require_faiss() -> None:
         ConfigurationError: naming the extra to install.
     """
     if importlib.util.find_spec("faiss") is None:
-        raise ConfigurationError("retrieval=true needs faiss: pip install 'ortho-lightning[faiss]'")
+        raise ConfigurationError("retrieval=true and compare=true need faiss: pip install 'ortho-lightning[faiss]'")
 
 
 def measure_retrieval(config: DictConfig) -> str:
@@ -72,8 +72,8 @@ def measure_retrieval(config: DictConfig) -> str:
     exponents = dict.fromkeys([(0.0, 0.0), (float(config.beta), float(config.gamma))])
     found: list[IndexQuality] = []
     for encoder in data.encoders:
-        stored = _distinct(data, encoder, ("train", "dev"))
-        queries = _distinct(data, encoder, ("test",))
+        stored = distinct(data, encoder, ("train", "dev"))
+        queries = distinct(data, encoder, ("test",))
         found += _measure(encoder, stored, queries, list(exponents), list(config.retrieval_widths))
     rows = [asdict(each) for each in found]
     folder = Path(config.run_dir)
@@ -84,7 +84,8 @@ def measure_retrieval(config: DictConfig) -> str:
     return _table(found)
 
 
-def _distinct(data: STSEmbeddings, encoder: str, splits: tuple[str, ...]) -> np.ndarray:
+def distinct(data: STSEmbeddings, encoder: str, splits: tuple[str, ...]) -> np.ndarray:
+    """Return the distinct sentence vectors of some splits, ``(N, d)`` float32."""
     # not numpy.unique, which compares vectors number by number and takes half a minute
     vectors = {vector.tobytes(): vector for part in data.sentences(encoder, splits) for vector in part}
     return np.stack(list(vectors.values())).astype(np.float32)
@@ -116,7 +117,7 @@ def _measure(
             beta=beta,
             gamma=gamma,
             n_components=k,
-            recall_at_10=_recall(found[beta, gamma, k], truth),
+            recall_at_10=recall(found[beta, gamma, k], truth),
             queries_per_second=len(queries) / statistics.median(times[beta, gamma, k]),
             bytes_per_vector=index.sa_code_size(),
         )
@@ -136,7 +137,8 @@ def _index(whitening: Whitening | None, k: int) -> Any:
     return index
 
 
-def _recall(found: np.ndarray, truth: np.ndarray) -> float:
+def recall(found: np.ndarray, truth: np.ndarray) -> float:
+    """Return the mean share of each row of ``truth`` that is in the row of ``found``, both ``(Q, n)`` indices."""
     return float(
         np.mean([len(np.intersect1d(here, there)) / truth.shape[1] for here, there in zip(found, truth, strict=True)])
     )

@@ -18,7 +18,6 @@ from tqdm import tqdm
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.experiments.common.provenance import save_provenance
 from ortho_lightning.experiments.cost.memory import ProcessMemory
-from ortho_lightning.experiments.embeddings.npy import open_vectors
 from ortho_lightning.files import whole_file, write_json
 from ortho_lightning.nn import Whitening
 from ortho_lightning.nn.vectors import parts
@@ -64,11 +63,12 @@ def _measure(config: DictConfig) -> list[FitCost]:
             f"benchmark_pca_rows={pca_count}: the first three must be 1 or more, the last between 0 and the rows"
         )
     with _vectors_on_disk(Path(config.run_dir) / "benchmark.npy", count, d, config.progress) as path:
-        vectors = open_vectors(str(path))
+        vectors = np.load(path, mmap_mode="r")
         subjects: dict[str, Callable[[], Any]] = {
             "X^T X, float32 (torch)": lambda: _product(vectors),
             "X^T X, float32, one half only (numpy)": lambda: _symmetric_product(vectors),
             "Whitening.fit": lambda: Whitening().fit(vectors, progress=config.progress),
+            "Whitening.fit, float32": lambda: Whitening().fit(vectors, config.progress, accumulation=torch.float32),
         }
         results = _time(subjects, count, config.benchmark_repeats)
         if pca_count:

@@ -66,10 +66,16 @@ def run_experiment(config: DictConfig) -> None:
         from ortho_lightning.experiments.embeddings import retrieval
 
         retrieval.require_faiss()
+    if config.compare:
+        from ortho_lightning.experiments.embeddings import comparison
+
+        comparison.require_all()
     scores = _scores_of_all(config, folder)
     print(f"\n{table(scores)}\n\n{LEGEND}")
     if config.retrieval:
         print(f"\n{retrieval.measure_retrieval(config)}\n\n{retrieval.LEGEND}")
+    if config.compare:
+        print(f"\n{comparison.compare_methods(config)}\n\n{comparison.LEGEND}")
     print(f"\nFigures, whitenings and all numbers in {config.run_dir}")
 
 
@@ -112,11 +118,11 @@ def _chosen_by_hand(config: DictConfig) -> list[Hyperparameters]:
 
 
 def _search(config: DictConfig, dev: Pairs, moments: Moments) -> SearchResult:
-    components = config.search.components
+    components = config.grid.components
     return search(
         *_arrays(dev),
-        list(config.search.betas),
-        list(config.search.gammas),
+        list(config.grid.betas),
+        list(config.grid.gammas),
         None if components is None else list(components),
         moments=moments,
         progress=config.progress,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any
 
 import torch
@@ -15,8 +14,8 @@ from tqdm import tqdm
 from ortho_lightning import functional as OF
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.nn import Whitening
-from ortho_lightning.nn.hyperparameters import Hyperparameters
 from ortho_lightning.nn.vectors import as_tensor
+from ortho_lightning.search.checks import checked_grid
 
 _EQUAL = 1e-12  # correlations this close are equal up to rounding
 
@@ -139,7 +138,7 @@ def search(
     fitted = own if moments is None else moments.to("cpu")
     if fitted.d != left.shape[1]:
         raise ConfigurationError(f"pairs of {left.shape[1]} numbers: the moments are of vectors of {fitted.d}")
-    ks = _checked_grid(betas, gammas, components, fitted.d)
+    ks = checked_grid(betas, gammas, components, fitted.d)
     planes = []
     with tqdm(total=len(betas) * len(gammas), unit=" whitenings", disable=not progress) as bar:
         for beta in betas:
@@ -178,19 +177,3 @@ def _pairs(a: Any, b: Any, scores: Any) -> tuple[Tensor, Tensor, Tensor, OF.Mome
     if not expected.isfinite().all():
         raise ConfigurationError(f"score {int((~expected.isfinite()).nonzero()[0])} is not a finite number")
     return left, right, expected, OF.Moments.of(left).merge(OF.Moments.of(right))
-
-
-def _checked_grid(
-    betas: Sequence[float], gammas: Sequence[float], components: Sequence[int] | None, d: int
-) -> tuple[int, ...]:
-    ks = tuple(range(1, d + 1)) if components is None else tuple(components)
-    for name, values in (("betas", betas), ("gammas", gammas), ("components", ks)):
-        if len(values) == 0:
-            raise ConfigurationError(f"{name}={list(values)}: name at least one")
-    for beta in betas:
-        for gamma in gammas:
-            Hyperparameters(None, beta, gamma)  # raises for a value outside its range
-    wrong = [k for k in ks if not isinstance(k, Integral) or not 1 <= k <= d]
-    if wrong:
-        raise ConfigurationError(f"components={wrong}: must be integers from 1 to {d}")
-    return tuple(int(k) for k in ks)
