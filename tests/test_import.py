@@ -8,7 +8,8 @@ import pytest
 # Distributions whose import takes long or that may be missing; they are imported where they are used.
 HEAVY = {
     "faiss", "geotorch", "h5py", "hydra", "jinja2", "lightning", "matplotlib", "mlflow", "omegaconf", "optuna",
-    "pandas", "peft", "pyarrow", "scipy", "sentence_transformers", "sklearn", "tensorboard", "timm", "torchvision", "transformers", "wandb",
+    "pandas", "peft", "pyarrow", "scipy", "sentence_transformers", "sklearn", "tensorboard", "timm", "torchvision",
+    "transformers", "wandb",
 }  # fmt: skip
 
 
