@@ -13,6 +13,8 @@ from torch.optim import Optimizer
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.layers.selection import Layers, select_layers
 
+_WITH_KERNELS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+
 
 @dataclass(frozen=True)
 class Muon:
@@ -59,9 +61,10 @@ class Muon:
         Raises:
             LayerSelectionError: if ``exclude`` matches no layer, or leaves none.
         """
-        layers = select_layers(module, None, self.exclude).values()
+        layers = [one for one in select_layers(module, None, self.exclude).values() if isinstance(one, _WITH_KERNELS)]
         weights = [layer._parameters.get("weight") for layer in layers if getattr(layer, "groups", 1) == 1]
-        return [weight for weight in weights if weight is not None and weight.requires_grad]
+        trained = [weight for weight in weights if weight is not None and weight.requires_grad]
+        return list({id(weight): weight for weight in trained}.values())  # a shared one once
 
     def beside(self, rest: Optimizer, kernels: Sequence[nn.Parameter]) -> Optimizer:
         """Return one optimizer that trains ``kernels`` by Muon, and by ``rest`` what that has.

@@ -176,6 +176,12 @@ def test_frozen_grouped_and_parametrized_kernels_are_left_to_the_other_optimizer
     assert [id(p) for p in Muon().kernels(net)] == [id(net[0].weight)]
 
 
+def test_a_shared_kernel_is_trained_once():
+    net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 3))
+    net[1].weight = net[0].weight
+    assert [id(p) for p in Muon(exclude="2").kernels(net)] == [id(net[0].weight)]
+
+
 class Task(Classifier):
     """Small images of one batch."""
 
