@@ -140,10 +140,18 @@ def tuned_settings(config: DictConfig) -> dict[str, list[str]]:
 
 
 def _shared_weight(share: float | None, arm: str) -> list[str]:
-    """The override that gives an arm's penalty a share of the gradient; none for an arm without a penalty."""
-    if share is None or compose("train", [f"regularizer={arm}"]).regularizer.penalty is None:
+    """The overrides that give an arm's penalty a share of the gradient; none for an arm without a penalty.
+
+    The share holds through the whole training, and in the loss, where there is a gradient to share.
+    """
+    if share is None:
         return []
-    return [f"regularizer.weight={{_target_:ortho_lightning.GradientShare,share:{share}}}"]
+    own = compose("train", [f"regularizer={arm}"]).regularizer
+    if own.penalty is None:
+        return []
+    apply = ["regularizer.apply=loss"] if "apply" in own else []
+    weight = f"regularizer.weight={{_target_:ortho_lightning.GradientShare,share:{share}}}"
+    return [weight, "regularizer.schedule=null", *apply]
 
 
 def _sets_weight(override: str) -> bool:
