@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ortho_lightning.callbacks.penalty.recording import Run
+from ortho_lightning.callbacks.penalty.runs import Run
 from ortho_lightning.callbacks.penalty.synchronize import joined_statistics
 from ortho_lightning.distributed import world_size
 from ortho_lightning.errors import ConfigurationError

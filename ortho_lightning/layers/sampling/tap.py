@@ -185,18 +185,25 @@ def element_of(layer: Layer, output: Any) -> Any:
         return getattr(output, element, None) if isinstance(element, str) else None
 
 
-def channels(layer: Layer, output: Tensor) -> int:
-    """Return the number of filters in the output; 0 if it is too small to have an axis for them."""
+def channels(layer: Layer, output: Tensor, axis: int | None = None) -> int:
+    """Return the number of filters in the output; 0 if it is too small to have an axis for them.
+
+    Args:
+        layer: whose output it is.
+        output: or samples of it.
+        axis: of the filters; None: where the layer has them.
+    """
     place = outputs_place(layer)
-    if not -output.dim() <= place.axis < output.dim():
+    axis = place.axis if axis is None else axis
+    if not -output.dim() <= axis < output.dim():
         return 0
-    size = output.shape[place.axis]
+    size = output.shape[axis]
     return size if place.channels is None else len(range(*place.channels.indices(size)))
 
 
-def covers_all_filters(layer: Layer, output: Any) -> bool:
+def covers_all_filters(layer: Layer, output: Any, axis: int | None = None) -> bool:
     """Return whether the output is a floating-point tensor with an entry for each of the layer's filters."""
     if not isinstance(output, Tensor) or not output.is_floating_point() or hasattr(output, "full_tensor"):
         return False
-    found = channels(layer, output)
+    found = channels(layer, output, axis)
     return found == math.prod(filter_counts(layer)) if has_filters(layer) else found > 0
