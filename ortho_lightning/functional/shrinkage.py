@@ -35,7 +35,7 @@ def ledoit_wolf(moments: Moments) -> float:
     Example:
         >>> import torch
         >>> round(ledoit_wolf(Moments.of(torch.tensor([[3.0, 1.0], [-3.0, -1.0], [1.0, 2.0]]))), 4)
-        0.4384
+        0.4414
     """
     if moments.tails is None:
         raise ConfigurationError(
