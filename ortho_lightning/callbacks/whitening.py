@@ -193,7 +193,9 @@ class WhiteningCallback(LightningCallback):
         # from the start of fit to its end: code compiled without the hook would not call it later
         if self._handle is None and self.layer != PREDICT_STEP:
             layer = find_layer(module, self.layer)
-            self._handle = layer.register_forward_hook(ForwardHook(self._ran), with_kwargs=True)
+            # not as a decorator, which would load the compiler with the package: most of the time of its import
+            ran = torch.compiler.disable(self._ran)
+            self._handle = layer.register_forward_hook(ForwardHook(ran), with_kwargs=True)
 
     def _restore(self) -> None:
         if self._handle is not None:
@@ -214,7 +216,6 @@ class WhiteningCallback(LightningCallback):
             self._add(predicted(trainer, pl_module, *batch))
         self._open = False
 
-    @torch.compiler.disable
     def _ran(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         if self._open and torch._C._current_graph_task_id() == -1:  # not when checkpointing runs it again in backward
             self._add(output)
