@@ -240,5 +240,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in [name for each in asked for name in (subjects(each) if each in PACKAGES else [each])]:
         findings.append(_examined(name))
         print(f"{name}: {'passes' if findings[-1].passed else findings[-1]}", flush=True)
-    with whole_file(options.output) as path:
-        path.write_text(as_markdown(findings, " ".join(["python scripts/zoo.py", *options.models])))
+        with whole_file(options.output) as path:  # after each, so that a run that is stopped leaves what it found
+            path.write_text(as_markdown(findings, " ".join(["python scripts/zoo.py", *options.models])))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import timm
+import torch
 from torch import nn
 
 from ortho_lightning.experiments.subjects.members import MEMBERS
@@ -12,6 +14,10 @@ from ortho_lightning.experiments.subjects.subject import Subject
 from ortho_lightning.experiments.subjects.torchvision_models import images
 
 _CLASSES = 10
+_USUAL = 224
+_SMALL = 128
+# Families whose smallest member is large: with fewer of its blocks, all alike.
+_OPTIONS: dict[str, dict[str, Any]] = {"deepseek_vit_412m": {"depth": 2}, "gemma4_vit_167m_enc": {"depth": 2}}
 
 
 def names() -> list[str]:
@@ -35,10 +41,26 @@ def subject(name: str) -> Subject:
 
 
 def _size(member: str) -> int:
+    """Return the size that a model was made for, or a smaller one where it takes any."""
     config = timm.models.get_pretrained_cfg(member)
-    return 224 if config is None else int(config.input_size[-1])
+    if config is None:
+        return _USUAL
+    size = int(config.input_size[-1])
+    return _SMALL if size > _SMALL and not config.fixed_input_size and _takes(member, _SMALL) else size
+
+
+def _takes(member: str, size: int) -> bool:
+    """Return whether a model takes images of a size, asked without computing anything."""
+    try:
+        with torch.device("meta"), torch.no_grad():
+            _make(member).eval()(torch.empty(2, 3, size, size))
+    except Exception:
+        return (
+            False  # its windows do not divide the map; or it computes something to go on, and the size it has will do
+        )
+    return True
 
 
 def _make(member: str) -> nn.Module:
-    made: nn.Module = timm.create_model(member, pretrained=False, num_classes=_CLASSES)
+    made: nn.Module = timm.create_model(member, pretrained=False, num_classes=_CLASSES, **_OPTIONS.get(member, {}))
     return made
