@@ -166,9 +166,17 @@ def examine(name: str) -> Finding:
     )
 
 
-def as_markdown(findings: Iterable[Finding], command: str) -> str:
-    """Return the table as a page, with the command and the versions of the packages."""
+def as_markdown(findings: Iterable[Finding], command: str, asked: int | None = None) -> str:
+    """Return the table as a page, with the command and the versions of the packages.
+
+    Args:
+        findings: of the models so far.
+        command: that makes the page.
+        asked: how many models it is for; None: these.
+    """
     findings = list(findings)
+    missing = 0 if asked is None else asked - len(findings)
+    stopped = f" The run was stopped before {missing} more." if missing else ""
     made_with = ", ".join(f"{package} {version}" for package, version in versions("timm", "transformers").items())
     passed = sum(finding.passed for finding in findings)
     lines = [
@@ -177,7 +185,7 @@ def as_markdown(findings: Iterable[Finding], command: str) -> str:
         f"Made by `{command}` with {made_with}.",
         "",
         "One training step of each model, without weights, under `OrthogonalityCallback()` with its defaults: all "
-        "classification models of torchvision, the smallest member of each family of timm, and tiny models of "
+        "classification models of torchvision, a small member of each family of timm, and tiny models of "
         "transformers. Random inputs, batch 2, seed 0, the task loss times 0, so that the gradient is the penalty's "
         'alone. "Sound" counts the penalized layers on whose weight it is finite and not zero. The other layers are '
         "listed, with `*` for numbers. *Named*: the callback named them, because their forward is never called, as "
@@ -185,7 +193,7 @@ def as_markdown(findings: Iterable[Finding], command: str) -> str:
         "weights*: such filters have no direction, and no gradient until the task gives them one. *Outputs*: all "
         "outputs of the layer were zero, for example behind a scale that begins at zero, so they tell nothing.",
         "",
-        f"{passed} of {len(findings)} models pass: every other layer is sound.",
+        f"{passed} of {len(findings)} models pass: every other layer is sound.{stopped}",
         "",
         "| model | image | selected | sound | named | zero weights or outputs | penalty | passes |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -237,8 +245,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     asked = options.models or PACKAGES
     findings = []
-    for name in [name for each in asked for name in (subjects(each) if each in PACKAGES else [each])]:
+    names = [name for each in asked for name in (subjects(each) if each in PACKAGES else [each])]
+    command = " ".join(["python scripts/zoo.py", *options.models])
+    for name in names:
         findings.append(_examined(name))
         print(f"{name}: {'passes' if findings[-1].passed else findings[-1]}", flush=True)
         with whole_file(options.output) as path:  # after each, so that a run that is stopped leaves what it found
-            path.write_text(as_markdown(findings, " ".join(["python scripts/zoo.py", *options.models])))
+            path.write_text(as_markdown(findings, command, len(names)))

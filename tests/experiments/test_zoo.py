@@ -78,6 +78,19 @@ def test_the_table_says_what_made_it_and_what_failed(tmp_path, monkeypatch):
     assert "| bad | 64 | 2 | 0 (not: a) |  |  | 1.5 | no |" in table
 
 
+def test_a_run_that_is_stopped_leaves_what_it_found_and_says_so(tmp_path, monkeypatch):
+    def stops(name):
+        if name == "b":
+            raise KeyboardInterrupt
+        return zoo.Finding(name, 64, ["x"], ["x"], [], 1.5, [], [])
+
+    monkeypatch.setattr(zoo, "examine", stops)
+    with pytest.raises(KeyboardInterrupt):
+        zoo.main(["a", "b", "c", "--output", str(tmp_path / "zoo.md")])
+    assert "1 of 1 models pass" in (tmp_path / "zoo.md").read_text()
+    assert "stopped before 2 more" in (tmp_path / "zoo.md").read_text()
+
+
 def test_unknown_models_are_named():
     with pytest.raises(ConfigurationError, match=r"model 'resnet19'.*resnet18"):
         zoo.examine("resnet19")
