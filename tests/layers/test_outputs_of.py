@@ -11,7 +11,8 @@ from ortho_lightning import LSH, AngleMonitor, GradientShare, Gram, Orthogonalit
 from ortho_lightning import functional as OF
 from ortho_lightning.errors import ConfigurationError, LayerSelectionError, UnsupportedLayerError
 from ortho_lightning.layers import OutputsOf
-from ortho_lightning.regularizers import Regularizer, Sampling
+from ortho_lightning.regularizers import KoLeo, Regularizer, Sampling, vicreg_cov
+from ortho_lightning.regularizers import decov as decov_of_the_package
 from tests.callbacks.helpers import PACKAGES, boring, make_trainer
 
 
@@ -89,6 +90,24 @@ def module_of(package, network):
 def network():
     torch.manual_seed(4)
     return SelfSupervised()
+
+
+@pytest.mark.parametrize(
+    ("regularizer", "formula", "tolerance"),
+    [
+        (vicreg_cov(max_samples=None), vicreg_covariance, 1e-5),
+        (decov_of_the_package(max_samples=None), lambda z: decov(z) * (len(z) - 1) ** 2 / len(z) ** 2, 1e-5),
+        (KoLeo(max_samples=None), koleo, 1e-3),  # the guard against equal samples
+    ],
+)
+def test_the_packages_penalties_on_outputs_run_on_a_projector(regularizer, formula, tolerance):
+    reference = network()
+    expected = sum(formula(reference(view)) for view in views()) / 2
+    callback = OrthogonalityCallback(regularizer, layers="net.projector", weight=0.5, monitor=None)
+    module = module_of("pytorch_lightning", network())
+    make_trainer(callback).fit(module)
+    torch.testing.assert_close(callback.penalty, expected.detach(), rtol=tolerance, atol=tolerance)
+    assert module.gradients["net.backbone.0.weight"].abs().max() > 0
 
 
 @pytest.mark.parametrize("package", PACKAGES)
