@@ -15,6 +15,7 @@ def test_a_run_is_logged_offline_to_both(tmp_path, monkeypatch):
         pytest.importorskip(name)
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.delenv("WANDB_SERVICE", raising=False)  # that of other tests in this process, which may be closing
     spectra = "callbacks.orthogonality.monitor.spectra_every_n_steps=8"
     run_script("train", *TINY, "regularizer=lsh", spectra, "logger=[wandb,mlflow]", cwd=tmp_path)
     (results,) = tmp_path.rglob("results.json")
