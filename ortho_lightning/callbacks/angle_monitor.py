@@ -112,6 +112,16 @@ class AngleMonitor(LightningCallback):
 
     # ------------------------------------------------------------------------- life cycle, in the order of Trainer
 
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Check the names, and forget a batch that an error cut short, before a checkpoint is restored."""
+        super().setup(trainer, pl_module, stage)
+        if stage == "fit":
+            self.forget_batch()
+
+    def forget_batch(self) -> None:
+        """Forget a batch that an error cut short."""
+        self._steps.begin_fit()
+
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Select the layers."""
         self._module = pl_module

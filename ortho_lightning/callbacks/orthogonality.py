@@ -148,6 +148,14 @@ class OrthogonalityCallback(LightningCallback):
         if self.monitor is not None:
             self.monitor.load_state_dict(state_dict)
 
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Check the names, and forget a batch that an error cut short, before a checkpoint is restored."""
+        super().setup(trainer, pl_module, stage)
+        if stage == "fit":
+            self._steps.begin_fit()
+            if self.monitor is not None:
+                self.monitor.forget_batch()
+
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Select the layers and take part in the module's training steps."""
         self._restore()

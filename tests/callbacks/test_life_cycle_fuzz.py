@@ -193,3 +193,9 @@ def test_any_sequence_of_events_at_length(package, events):
 @pytest.mark.parametrize("first", [True, False])
 def test_each_action_in_the_hooks_that_matter_most(package, hook, action, first):
     check(package, [(hook, action, first)])
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+@pytest.mark.parametrize("first", [True, False])
+def test_a_resume_after_an_error_within_a_step_goes_on_with_the_saved_step(package, first):
+    check(package, [("fit", 6), ("on_before_optimizer_step", fail, first), ("resume", 2)])
