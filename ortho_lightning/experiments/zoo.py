@@ -32,7 +32,7 @@ from ortho_lightning.layers.selection import select_parts
 
 PACKAGES = ("torchvision", "timm", "transformers")
 _REASONS = {"no forward of": "never called", "ran, but no loss": "no loss depends on it"}
-"""What the callback names layers for, by words of its warnings."""
+"""Reasons for which the callback names layers, by words of its warnings."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ortho_lightning.functional._precision import full_precision
+from ortho_lightning.functional.gram import gram_matrix
 
 
 @full_precision
@@ -33,6 +34,4 @@ def orthonormality_distance(kernel: Tensor) -> Tensor:
         >>> orthonormality_distance(2 * torch.eye(4)).item()  # four times 3 on the diagonal
         6.0
     """
-    gram = kernel @ kernel.mT
-    difference = gram - torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
-    return torch.linalg.vector_norm(difference, dim=(-2, -1)).sum()
+    return torch.linalg.vector_norm(gram_matrix(kernel), dim=(-2, -1)).sum()

@@ -40,7 +40,7 @@ def sample_inputs(layer: Layer, x: Tensor, output: Tensor, max_samples: int | No
     x = x.detach()
     positions = positions_of(layer, output)
     places = places_of(positions.shape, max_samples)
-    draws = draws_of(seed) if isinstance(seed, int) else seed
+    draws = draws_of(seed)
     if outputs_place(layer).linear:
         return SampledInputs(places.rows(flat(x, -1), draws))
     convolution = cast(nn.Conv2d, part_of(layer).module)

@@ -75,8 +75,10 @@ def places_of(shape: Sequence[int], max_samples: int | None) -> Places:
     return Places(count, images, size, _stride(size))
 
 
-def draws_of(seed: int) -> tuple[int, int]:
-    """Return what moves the places: two numbers from a seed."""
+def draws_of(seed: int | Draws) -> Draws:
+    """Return what moves the places: two numbers from a seed, or draws as they are."""
+    if not isinstance(seed, int):
+        return seed
     return mix(seed, 0) % _PARTS, mix(seed, 1) % 2**31
 
 

@@ -143,7 +143,7 @@ def sample_outputs(layer: Layer, output: Tensor, max_samples: int | None, seed: 
     draws.
     """
     positions = positions_of(layer, output)
-    draws = draws_of(seed) if isinstance(seed, int) else seed
+    draws = draws_of(seed)
     return places_of(positions.shape, max_samples).rows(positions, draws)
 
 
