@@ -71,3 +71,10 @@ def write_text(path: Path, text: str) -> None:
     """Write text whole or not at all: UTF-8, and the same bytes on every system."""
     with whole_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_rows(folder: Path, name: str, rows: Sequence[dict[str, Any]], text: str) -> None:
+    """Write rows as ``name.json`` and ``name.csv``, and their text as ``name.md``, each whole or not at all."""
+    write_json(folder / f"{name}.json", rows)
+    write_csv(folder / f"{name}.csv", rows)
+    write_text(folder / f"{name}.md", text)

@@ -13,7 +13,7 @@ from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.experiments.common.cli import conf_dir, plain_errors
 from ortho_lightning.experiments.common.provenance import save_provenance
 from ortho_lightning.experiments.cost.measures import MEASURES
-from ortho_lightning.files import whole_file
+from ortho_lightning.files import write_text
 
 
 def run(config: DictConfig) -> str:
@@ -27,8 +27,7 @@ def run(config: DictConfig) -> str:
     folder = Path(config.run_dir)
     save_provenance(config, folder)
     shown = MEASURES[config.measure](config, folder)
-    with whole_file(folder / "report.md") as path:
-        path.write_text(shown + "\n")
+    write_text(folder / "report.md", shown + "\n")
     return shown
 
 

@@ -18,7 +18,7 @@ from ortho_lightning.data.stsb import Pairs, STSEmbeddings
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.experiments.embeddings.methods import Method, methods_at, raw_method
 from ortho_lightning.experiments.embeddings.retrieval import distinct, recall, require_faiss
-from ortho_lightning.files import whole_file, write_csv, write_json
+from ortho_lightning.files import write_rows
 from ortho_lightning.functional import spearman
 from ortho_lightning.nn import Whitening
 from ortho_lightning.nn.vectors import moments_of
@@ -79,13 +79,9 @@ def compare_methods(config: DictConfig) -> str:
     found: list[MethodQuality] = []
     for encoder in data.encoders:
         found += _measure(config, data, encoder)
-    rows = [asdict(each) for each in found]
-    folder = Path(config.run_dir)
-    write_json(folder / "compare.json", rows)
-    write_csv(folder / "compare.csv", rows)
-    with whole_file(folder / "compare.md") as path:
-        path.write_text(f"{_table(found)}\n\n{LEGEND}\n")
-    return _table(found)
+    table = _table(found)
+    write_rows(Path(config.run_dir), "compare", [asdict(each) for each in found], f"{table}\n\n{LEGEND}\n")
+    return table
 
 
 def _measure(config: DictConfig, data: STSEmbeddings, encoder: str) -> list[MethodQuality]:

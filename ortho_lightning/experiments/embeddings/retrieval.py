@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from ortho_lightning.data.stsb import STSEmbeddings
 from ortho_lightning.errors import ConfigurationError
-from ortho_lightning.files import whole_file, write_csv, write_json
+from ortho_lightning.files import write_rows
 from ortho_lightning.nn import Whitening
 from ortho_lightning.nn.vectors import moments_of
 from ortho_lightning.tables import markdown_table
@@ -75,13 +75,9 @@ def measure_retrieval(config: DictConfig) -> str:
         stored = distinct(data, encoder, ("train", "dev"))
         queries = distinct(data, encoder, ("test",))
         found += _measure(encoder, stored, queries, list(exponents), list(config.retrieval_widths))
-    rows = [asdict(each) for each in found]
-    folder = Path(config.run_dir)
-    write_json(folder / "retrieval.json", rows)
-    write_csv(folder / "retrieval.csv", rows)
-    with whole_file(folder / "retrieval.md") as path:
-        path.write_text(f"{_table(found)}\n\n{LEGEND}\n")
-    return _table(found)
+    table = _table(found)
+    write_rows(Path(config.run_dir), "retrieval", [asdict(each) for each in found], f"{table}\n\n{LEGEND}\n")
+    return table
 
 
 def distinct(data: STSEmbeddings, encoder: str, splits: tuple[str, ...]) -> np.ndarray:

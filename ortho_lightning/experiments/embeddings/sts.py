@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from ortho_lightning.data.stsb import Pairs, STSEmbeddings
 from ortho_lightning.errors import ConfigurationError, DataError
 from ortho_lightning.experiments.common.provenance import save_provenance
-from ortho_lightning.files import whole_file, write_csv, write_json
+from ortho_lightning.files import write_csv, write_json, write_text
 from ortho_lightning.functional import Moments
 from ortho_lightning.nn import Whitening
 from ortho_lightning.nn.hyperparameters import Hyperparameters
@@ -98,8 +98,7 @@ def _scores_of_all(config: DictConfig, folder: Path) -> list[EncoderScores]:
     rows = [each.to_json() for each in scores]
     write_json(folder / "results.json", {"rows": rows})
     write_csv(folder / "results.csv", rows)
-    with whole_file(folder / "results.md") as path:
-        path.write_text(f"{table(scores)}\n\n{LEGEND}\n")
+    write_text(folder / "results.md", f"{table(scores)}\n\n{LEGEND}\n")
     return scores
 
 
