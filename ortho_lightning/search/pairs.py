@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -139,14 +140,19 @@ def search(
     if fitted.d != left.shape[1]:
         raise ConfigurationError(f"pairs of {left.shape[1]} numbers: the moments are of vectors of {fitted.d}")
     ks = checked_grid(betas, gammas, components, fitted.d)
-    planes = []
-    with tqdm(total=len(betas) * len(gammas), unit=" whitenings", disable=not progress) as bar:
-        for beta in betas:
-            plane = []
+    with (
+        tqdm(total=len(betas) * len(gammas), unit=" whitenings", disable=not progress) as bar,
+        ThreadPoolExecutor(torch.get_num_threads()) as pool,
+    ):
+
+        def plane(beta: float) -> Tensor:
+            found = []
             for cosines in OF.whitened_cosines(left, right, fitted, beta, gammas, ks):
-                plane.append(OF.spearman(cosines, expected))
+                found.append(OF.spearman(cosines, expected))
                 bar.update()
-            planes.append(torch.stack(plane))
+            return torch.stack(found)
+
+        planes = list(pool.map(plane, betas))
     return SearchResult(tuple(betas), tuple(gammas), ks, torch.stack(planes), fitted)
 
 

@@ -110,6 +110,9 @@ def _opq(train: np.ndarray, parts: int) -> Projection:
 
     matrix = faiss.OPQMatrix(train.shape[1], parts)
     matrix.niter, matrix.niter_pq_0, matrix.max_train_points = _OPQ_TRAINING
+    quantizer = faiss.ProductQuantizer(train.shape[1], parts, 8)
+    quantizer.cp.min_points_per_centroid = 1  # faiss warns of so few, once for each part and iteration
+    matrix.pq = quantizer
     matrix.train(_unit(train))
     return _applied(matrix)
 
