@@ -112,7 +112,7 @@ def test_bad_settings_are_named(settings, message):
 
 def test_settings_show():
     assert "gamma=2.0" in repr(LSH(gamma=2.0))
-    assert repr(Gram(norm="spectral")) == "Gram(off_diagonal=False, norm='spectral')"
+    assert repr(Gram(norm="spectral")) == "Gram(off_diagonal=False, norm='spectral', max_filters=None)"
 
 
 @pytest.mark.parametrize(

@@ -32,13 +32,16 @@ def closed_lsh_penalties(outputs: Tensor, lambda1: float, lambda2: float, gamma:
     return penalties
 
 
-def closed_gram_penalty(kernel: Tensor, without_diagonal: bool) -> Tensor:
+def closed_gram_penalty(kernel: Tensor, without_diagonal: bool, total: int) -> Tensor:
     r"""Return the Gram penalty in the Frobenius norm, a scalar, with its gradient in closed form.
+
+    Of a random subset of ``total`` filters it is an unbiased estimate of the penalty of all: the squares on the
+    diagonal and off it are weighted with the number of all there are over the number of those seen.
 
     The derivative of :math:`|W^\top W - I|_F^2` by W is :math:`4 W (W^\top W - I)`, from whichever of
     :math:`W^\top W` and :math:`W W^\top` is smaller; off the diagonal it is :math:`4 W (W^\top W * (1 - I))`.
     """
-    penalty: Tensor = _Gram.apply(kernel, without_diagonal)[0]
+    penalty: Tensor = _Gram.apply(kernel, without_diagonal, total)[0]
     return penalty
 
 
@@ -135,7 +138,10 @@ class _Gram(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(kernel: Tensor, without_diagonal: bool) -> tuple[Tensor, Tensor]:
+    def forward(kernel: Tensor, without_diagonal: bool, total: int) -> tuple[Tensor, Tensor]:
+        if total > kernel.shape[-2]:
+            excess, slope = _gram_of_some(kernel, without_diagonal, total)
+            return (excess * slope).sum(), slope
         excess = _gram_excess(kernel, without_diagonal)
         if without_diagonal:
             return excess.square().sum(), excess
@@ -146,22 +152,27 @@ class _Gram(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        kernel, ctx.without_diagonal = inputs
+        kernel, ctx.without_diagonal, ctx.total = inputs
         ctx.mark_non_differentiable(output[1])
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(kernel, output[1])
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor | None, _: Any) -> tuple[Tensor | None, None]:
-        kernel, excess = ctx.saved_tensors
+    def backward(ctx: Any, upstream: Tensor | None, _: Any) -> tuple[Tensor | None, None, None]:
+        kernel, slope = ctx.saved_tensors
         if upstream is None:
-            return None, None
+            return None, None, None
+        of_some = ctx.total > kernel.shape[-2]
         with torch.autocast(kernel.device.type, enabled=False):
             if torch.is_grad_enabled():  # a second derivative is wanted
-                excess = _gram_excess(kernel, ctx.without_diagonal)
-            factor = excess * (4 * upstream)
-            on_filters = ctx.without_diagonal or kernel.shape[-2] <= kernel.shape[-1]
-            return (factor @ kernel if on_filters else kernel @ factor), None
+                slope = (
+                    _gram_of_some(kernel, ctx.without_diagonal, ctx.total)[1]
+                    if of_some
+                    else _gram_excess(kernel, ctx.without_diagonal)
+                )
+            factor = slope * (4 * upstream)
+            on_filters = of_some or ctx.without_diagonal or kernel.shape[-2] <= kernel.shape[-1]
+            return (factor @ kernel if on_filters else kernel @ factor), None, None
 
 
 def _gram_excess(kernel: Tensor, without_diagonal: bool) -> Tensor:
@@ -172,3 +183,14 @@ def _gram_excess(kernel: Tensor, without_diagonal: bool) -> Tensor:
     excess = kernel @ kernel.mT if k <= d else kernel.mT @ kernel
     excess.diagonal(dim1=-2, dim2=-1).sub_(1)
     return excess
+
+
+def _gram_of_some(kernel: Tensor, without_diagonal: bool, total: int) -> tuple[Tensor, Tensor]:
+    """Return W^T W - I of some of the filters, and the same weighted so that products of the two estimate all."""
+    m = kernel.shape[-2]
+    excess = kernel @ kernel.mT
+    excess.diagonal(dim1=-2, dim2=-1).sub_(1)
+    slope = excess * (total * (total - 1) / max(m * (m - 1), 1))
+    own = 0.0 if without_diagonal else total / m
+    slope.diagonal(dim1=-2, dim2=-1).copy_(own * excess.diagonal(dim1=-2, dim2=-1))
+    return excess, slope

@@ -17,7 +17,12 @@ from ortho_lightning.functional._precision import full_precision, off_diagonal
 
 
 @full_precision
-def gram_penalty(kernel: Tensor, off_diagonal: bool = False, norm: Literal["fro", "spectral"] = "fro") -> Tensor:
+def gram_penalty(
+    kernel: Tensor,
+    off_diagonal: bool = False,
+    norm: Literal["fro", "spectral"] = "fro",
+    total: int | None = None,
+) -> Tensor:
     r"""Return the squared distance of the Gram matrix from the identity, :math:`|W^\top W - I|^2`; groups add.
 
     - ``norm="fro"``: sum of squares. Its floor is k - d when k > d. Cost ``k d min(k, d)``; off the diagonal ``k^2 d``.
@@ -29,22 +34,29 @@ def gram_penalty(kernel: Tensor, off_diagonal: bool = False, norm: Literal["fro"
         kernel: ``(..., k, d)``, floating point.
         off_diagonal: leave out the diagonal.
         norm: "fro" or "spectral"; the spectral norm goes with ``off_diagonal=False`` only.
+        total: number of the filters of which these k are a random subset: their penalty is estimated, without bias.
+            None: these are all. With the Frobenius norm only.
 
     Returns:
         A scalar, 0 or more up to rounding, float32 or better.
 
     Raises:
         ArgumentTypeError: for a tensor that is not floating point.
-        ConfigurationError: for fewer than two dimensions, an unknown norm, or a combination that has no definition.
+        ConfigurationError: for fewer than two dimensions, an unknown norm, a combination that has no definition, or a
+            total below k.
 
     Example:
         >>> gram_penalty(torch.eye(3)).item(), gram_penalty(2 * torch.eye(3)).item()
         (0.0, 27.0)
     """
     check_gram_arguments(off_diagonal, norm)
-    if norm == "fro":
-        return closed_gram_penalty(kernel, off_diagonal)
     k, d = kernel.shape[-2:]
+    if total is not None and (total < k or norm == "spectral"):
+        raise ConfigurationError(
+            f"total={total} with norm={norm!r}: must be the {k} filters here or more, with norm='fro'"
+        )
+    if norm == "fro":
+        return closed_gram_penalty(kernel, off_diagonal, k if total is None else total)
     gram = kernel @ kernel.mT if k <= d else kernel.mT @ kernel
     return (torch.linalg.eigvalsh(gram) - 1).square().amax(-1).sum()
 

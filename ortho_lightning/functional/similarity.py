@@ -39,8 +39,8 @@ def whitened_cosines(
         For each gamma ``(len(components), N)``, float64; 0 where one of the two vectors is zero.
     """
     eigenvalues, axes = principal_axes(moments, beta)
-    # numpy from here on: it adds whole rows, four times as fast as torch, and its roots are exact to the last bit, where
-    # torch's are off for one number in twenty thousand, which would break ties
+    # numpy from here on: it adds whole rows, four times as fast as torch, and its roots are exact to the last bit,
+    # where torch's are off for one number in twenty thousand, which would break ties
     p, q = (((x.to(torch.float64) - beta * moments.mean) @ axes).T.contiguous().cpu().numpy() for x in (a, b))
     every = list(components) == list(range(1, moments.d + 1))
     rows = slice(None) if every else np.asarray(components) - 1

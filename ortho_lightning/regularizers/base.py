@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.layers.sampling import Sampling
 from ortho_lightning.regularizers.view import LayerView
 
@@ -29,6 +30,12 @@ class Regularizer(ABC):
 
     sampling: Sampling | None = None
     """How the layer's outputs are sampled for the penalty; None: the penalty uses the filters only."""
+
+    max_filters: int | None = None
+    """How many of a layer's filters the penalty sees in a step, others each time; None: all.
+
+    For a penalty that is a mean over pairs of filters, whose average stays the same. See :func:`check_max_filters`.
+    """
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Let a subclass that defines a penalty of its own be asked for that penalty, layer by layer."""
@@ -64,3 +71,27 @@ class Regularizer(ABC):
     def has_statistics(self) -> bool:
         """Whether the penalty can be computed from statistics that add up over processes."""
         return type(self).statistics is not Regularizer.statistics
+
+
+def check_max_filters(max_filters: int | None, averages: bool, what: str) -> None:
+    """Reject a number of filters that tells no angle, and penalties whose average it would change.
+
+    Args:
+        max_filters: see :class:`Regularizer`.
+        averages: whether the penalty is a mean over pairs of filters.
+        what: names the penalty in the error.
+
+    Raises:
+        ConfigurationError: for fewer than two filters, or any number where the penalty is no such mean.
+    """
+    if max_filters is None:
+        return
+    if not isinstance(max_filters, int) or max_filters < 2:
+        raise ConfigurationError(
+            f"max_filters={max_filters!r}: one filter tells no angle; give 2 or more, or None for all"
+        )
+    if not averages:
+        raise ConfigurationError(
+            f"max_filters={max_filters} with {what}: some of the filters give another value than all, since it is no "
+            "mean over pairs of filters; use None"
+        )

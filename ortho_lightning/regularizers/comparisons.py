@@ -36,6 +36,8 @@ class Comparison(ABC):
     """Whether the values are cosines, or estimates of them, in [-1, 1]."""
     matrices: bool = True
     """Whether the values are square matrices and nothing more."""
+    of_filters: bool = False
+    """Whether entry [i, j] compares filters i and j, so that some of the filters give a part of the values."""
 
     @abstractmethod
     def __call__(self, layer: LayerView) -> Tensor:
@@ -64,6 +66,7 @@ class InnerProducts(Comparison):
         self.rows = rows
         self.parts = parts
         self.diagonal = target is not None
+        self.of_filters = rows == "filters" and parts == 1
 
     def __repr__(self) -> str:
         return f"InnerProducts(target={self.target}, rows={self.rows!r}, parts={self.parts})"
@@ -90,6 +93,7 @@ class Cosines(Comparison):
         _check_rows(rows, parts)
         self.rows = rows
         self.parts = parts
+        self.of_filters = rows == "filters" and parts == 1
 
     def __repr__(self) -> str:
         return f"Cosines(rows={self.rows!r}, parts={self.parts})"
@@ -112,6 +116,7 @@ class LSHSimilarity(Comparison):
     """
 
     cosines = True
+    of_filters = True
 
     def __init__(
         self,
@@ -189,6 +194,8 @@ class Covariance(Comparison):
         ConfigurationError: for an argument outside its range.
     """
 
+    of_filters = True
+
     def __init__(self, correction: int = 0, max_samples: int | None = 768) -> None:
         check_correction(correction)
         self.sampling = Sampling(max_samples)
@@ -214,6 +221,7 @@ class Correlation(Comparison):
     """
 
     cosines = True
+    of_filters = True
 
     def __init__(self, max_samples: int | None = 768) -> None:
         self.sampling = Sampling(max_samples)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ortho_lightning import functional as OF
 from ortho_lightning.functional.gram import check_gram_arguments
-from ortho_lightning.regularizers.base import Regularizer
+from ortho_lightning.regularizers.base import Regularizer, check_max_filters
 from ortho_lightning.regularizers.view import LayerView
 
 
@@ -18,24 +18,35 @@ class Gram(Regularizer):
     Args:
         off_diagonal: leave out the diagonal, so that the filters' norms stay free (BigGAN).
         norm: "fro" (Frobenius) or "spectral".
+        max_filters: filters of a layer that are compared in a step, others each time, scaled so that the average is the
+            penalty of all; the cost of a wide layer then stops growing with its width squared. None: all.
 
     Raises:
-        ConfigurationError: for an unknown norm or an undefined combination.
+        ConfigurationError: for an unknown norm, an undefined combination, or fewer than two filters.
     """
 
-    def __init__(self, off_diagonal: bool = False, norm: Literal["fro", "spectral"] = "fro") -> None:
+    def __init__(
+        self,
+        off_diagonal: bool = False,
+        norm: Literal["fro", "spectral"] = "fro",
+        max_filters: int | None = None,
+    ) -> None:
         check_gram_arguments(off_diagonal, norm)
+        check_max_filters(max_filters, norm == "fro", f"norm={norm!r}")
         self.off_diagonal = off_diagonal
         self.norm = norm
+        self.max_filters = max_filters
 
     def __repr__(self) -> str:
-        return f"Gram(off_diagonal={self.off_diagonal}, norm={self.norm!r})"
+        return f"Gram(off_diagonal={self.off_diagonal}, norm={self.norm!r}, max_filters={self.max_filters})"
 
     def penalty(self, layer: LayerView) -> Tensor:
         """Return the penalty of one layer, added over its groups."""
-        return OF.gram_penalty(layer.filters, self.off_diagonal, self.norm)
+        total = None if self.max_filters is None else layer.total_filters
+        return OF.gram_penalty(layer.filters, self.off_diagonal, self.norm, total)
 
     def floor(self, layer: LayerView) -> float | None:
         """Return k - d a group where there are more filters than dimensions; None for the other forms."""
-        groups, k, d = layer.filters.shape
+        groups, _, d = layer.filters.shape
+        k = layer.total_filters
         return None if self.off_diagonal or self.norm == "spectral" else float(groups * max(k - d, 0))

@@ -10,9 +10,21 @@ from torch import Tensor
 from ortho_lightning import functional as OF
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.functional.lsh import Reduction, check_gamma, check_lsh_arguments
-from ortho_lightning.regularizers.base import Regularizer
+from ortho_lightning.regularizers.base import Regularizer, check_max_filters
 from ortho_lightning.regularizers.probes import InputsProbe, PairPenalty, SampledProbe, make_probe
 from ortho_lightning.regularizers.view import LayerView
+
+_OPTIONS = (
+    "lambda1",
+    "lambda2",
+    "gamma",
+    "reduction",
+    "probe",
+    "normalize",
+    "max_samples",
+    "detach_inputs",
+    "max_filters",
+)
 
 
 class LSH(Regularizer):
@@ -38,6 +50,8 @@ class LSH(Regularizer):
             steps): 512 samples 0.91 (worst layer 0.84) and 1.4% of memory, 768 samples 0.94 (0.90) and 1.9%, 1024
             samples 0.96 (0.94) and 2.8%.
         detach_inputs: the gradient reaches the filters only, not the layers below.
+        max_filters: filters of a layer that are compared in a step, others each time, so that the cost of a wide layer
+            stops growing with its width; None: all. Needs ``reduction="mean"``.
 
     Raises:
         ConfigurationError: for a negative or non-finite lambda, a gamma that is not positive, or an unknown choice.
@@ -53,11 +67,13 @@ class LSH(Regularizer):
         normalize: Literal["rms"] | None = None,
         max_samples: int | None = 768,
         detach_inputs: bool = False,
+        max_filters: int | None = None,
     ) -> None:
         check_lsh_arguments(lambda1, lambda2, reduction)
         if gamma is None:
             raise ConfigurationError("gamma=None: the hard sign has no gradient to train with; the article uses 10")
         check_gamma(gamma)
+        check_max_filters(max_filters, reduction == "mean", f"reduction={reduction!r}")
         self._probe = make_probe(probe, max_samples, normalize, detach_inputs)
         self.lambda1 = lambda1
         self.lambda2 = lambda2
@@ -67,11 +83,11 @@ class LSH(Regularizer):
         self.normalize = normalize
         self.max_samples = max_samples
         self.detach_inputs = detach_inputs
+        self.max_filters = max_filters
         self.sampling = self._probe.sampling
 
     def __repr__(self) -> str:
-        options = ("lambda1", "lambda2", "gamma", "reduction", "probe", "normalize", "max_samples", "detach_inputs")
-        return f"LSH({', '.join(f'{name}={getattr(self, name)!r}' for name in options)})"
+        return f"LSH({', '.join(f'{name}={getattr(self, name)!r}' for name in _OPTIONS)})"
 
     @property
     def _pairs(self) -> PairPenalty:

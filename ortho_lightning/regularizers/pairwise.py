@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ortho_lightning import functional as OF
 from ortho_lightning.errors import ConfigurationError
-from ortho_lightning.regularizers.base import Regularizer
+from ortho_lightning.regularizers.base import Regularizer, check_max_filters
 from ortho_lightning.regularizers.comparisons import Comparison
 from ortho_lightning.regularizers.reductions import Reduction
 from ortho_lightning.regularizers.view import LayerView
@@ -23,9 +23,12 @@ class PairwisePenalty(Regularizer):
         compare: what is compared.
         reduce: how.
         scale: factor of the penalty, above 0.
+        max_filters: filters of a layer that are compared in a step, others each time; None: all. For a mean over pairs
+            of filters.
 
     Raises:
-        ConfigurationError: for two that do not fit each other, naming them, or a scale that is not positive.
+        ConfigurationError: for two that do not fit each other, naming them, a scale that is not positive, or
+            ``max_filters`` where the penalty is no mean over pairs of filters.
 
     Example:
         >>> import torch
@@ -35,7 +38,9 @@ class PairwisePenalty(Regularizer):
         tensor(0.5000)
     """
 
-    def __init__(self, compare: Comparison, reduce: Reduction, scale: float = 1.0) -> None:
+    def __init__(
+        self, compare: Comparison, reduce: Reduction, scale: float = 1.0, max_filters: int | None = None
+    ) -> None:
         if not isinstance(compare, Comparison) or not isinstance(reduce, Reduction):
             raise ConfigurationError(
                 f"compare={compare!r}, reduce={reduce!r}: must be a Comparison, such as Cosines(), and a Reduction, "
@@ -44,13 +49,17 @@ class PairwisePenalty(Regularizer):
         if not 0 < scale < float("inf"):
             raise ConfigurationError(f"scale={scale!r}: must be a positive number")
         reduce.check(compare)
+        averages = compare.of_filters and not compare.diagonal and reduce.averages
+        check_max_filters(max_filters, averages, f"{compare!r} and {reduce!r}")
         self.compare = compare
         self.reduce = reduce
         self.scale = scale
+        self.max_filters = max_filters
         self.sampling = compare.sampling
 
     def __repr__(self) -> str:
-        return f"PairwisePenalty({self.compare!r}, {self.reduce!r}, scale={self.scale})"
+        some = "" if self.max_filters is None else f", max_filters={self.max_filters}"
+        return f"PairwisePenalty({self.compare!r}, {self.reduce!r}, scale={self.scale}{some})"
 
     def penalty(self, layer: LayerView) -> Tensor:
         """Return the penalty of one layer."""

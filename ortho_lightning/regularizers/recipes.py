@@ -33,9 +33,9 @@ from ortho_lightning.regularizers.reductions import (
 from ortho_lightning.regularizers.view import LayerView
 
 
-def gram_normalized(rows: Rows = "filters", parts: int = 1) -> PairwisePenalty:
+def gram_normalized(rows: Rows = "filters", parts: int = 1, max_filters: int | None = None) -> PairwisePenalty:
     """Return the mean over pairs of the squared cosines, whose weights transfer between layers and sizes."""
-    return PairwisePenalty(Cosines(rows, parts), Squares("pairs"))
+    return PairwisePenalty(Cosines(rows, parts), Squares("pairs"), max_filters=max_filters)
 
 
 class DSO(Regularizer):

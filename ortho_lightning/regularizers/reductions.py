@@ -31,6 +31,8 @@ class Reduction(ABC):
     """Whether the values must be cosines."""
     matrices_only: bool = False
     """Whether the values must be matrices and nothing more."""
+    averages: bool = False
+    """Whether it is a mean over pairs, so that it is the same on average for a random part of what is compared."""
 
     @abstractmethod
     def __call__(self, values: Tensor, diagonal: bool, layer: LayerView) -> Tensor:
@@ -67,6 +69,7 @@ class MeanAndSquares(Reduction):
         self.lambda1 = lambda1
         self.lambda2 = lambda2
         self.reduction: Literal["mean", "sum"] = reduction
+        self.averages = reduction == "mean"
 
     def __repr__(self) -> str:
         return f"MeanAndSquares({self.lambda1}, {self.lambda2}, {self.reduction!r})"
@@ -91,6 +94,7 @@ class Squares(Reduction):
         if over not in ("sum", "rows", "pairs"):
             raise ConfigurationError(f"over={over!r}: must be 'sum', 'rows' or 'pairs'")
         self.over = over
+        self.averages = over == "pairs"
 
     def __repr__(self) -> str:
         return f"Squares({self.over!r})"
@@ -178,6 +182,7 @@ class Energy(Reduction):
 
     cosines_only = True
     matrices_only = True
+    averages = True
 
     def __init__(self, s: Literal[0, 1, 2] = 0, half_space: bool = False) -> None:
         check_energy_arguments(s, half_space)

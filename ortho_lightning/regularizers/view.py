@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 from ortho_lightning.errors import ConfigurationError
+from ortho_lightning.random import mix
 
 Value = Tensor | Callable[[], Tensor] | None
 
@@ -45,6 +47,7 @@ class LayerView:
         self.memory = {} if memory is None else memory
         self._filters = filters
         self._outputs = outputs
+        self._of: LayerView | None = None
 
     @property
     def filters(self) -> Tensor:
@@ -62,6 +65,43 @@ class LayerView:
     def has_outputs(self) -> bool:
         """Whether outputs were sampled."""
         return self._outputs is not None
+
+    @property
+    def total_filters(self) -> int:
+        """Number of filters of a group of the layer, of which this view may have some."""
+        if self._of is not None:
+            return self._of.total_filters
+        return self.outputs.shape[-1] if self._filters is None else self.filters.shape[1]
+
+    def some(self, count: int | None) -> LayerView:
+        """Return a view of so many of the filters, drawn without repetition from the view's seed.
+
+        The same filters are drawn of all groups, and of the outputs as of the weights. None, or as many as there are:
+        all of them.
+        """
+        if count is None:
+            return self
+        drawn: list[Tensor] = []
+
+        def of(values: Tensor, dim: int) -> Tensor:
+            k = values.shape[dim]
+            if k <= count:
+                return values
+            if not drawn:
+                generator = torch.Generator(values.device).manual_seed(mix(self.seed, 2))
+                drawn.append(torch.randperm(k, generator=generator, device=values.device)[:count])
+            return values.index_select(dim, drawn[0].to(values.device))
+
+        view = LayerView(
+            None if self._filters is None else lambda: of(self.filters, 1),
+            None if self._outputs is None else lambda: of(self.outputs, 2),
+            name=self.name,
+            module=self.module,
+            seed=self.seed,
+            memory=self.memory,
+        )
+        view._of = self
+        return view
 
     def _made(self, what: str, value: Value) -> Tensor:
         if value is None:

@@ -40,6 +40,11 @@ class StepPenalty:
         self._layers = layers
         self._regularizer = regularizer
         self._joins_processes = sync == "global" and regularizer.sampling is not None
+        if self._joins_processes and regularizer.max_filters is not None:
+            raise ConfigurationError(
+                f"sync='global' with max_filters={regularizer.max_filters}: processes join the statistics of the same "
+                "filters, all of them; use sync='local' or max_filters=None"
+            )
         without = [name for name, layer in layers.items() if not has_filters(layer)]
         if self._joins_processes and without:
             raise ConfigurationError(
@@ -87,15 +92,20 @@ class StepPenalty:
             return None
         return sum(known) / (world_size() if self._joins_processes else 1)  # samples of all processes lower the noise
 
-    def _with_values(self, views: Mapping[str, Sequence[LayerView]]) -> dict[str, Sequence[LayerView]]:
-        """Return the layers whose runs had any values: a batch without samples tells nothing."""
+    def _with_values(self, views: Mapping[str, Sequence[LayerView]]) -> dict[str, list[LayerView]]:
+        """Return the layers whose runs had any values, as they are penalized: a batch without samples tells nothing."""
         on_outputs = self._regularizer.sampling is not None
+        found = {name: self._penalized(own) for name, own in views.items()}
         return {
-            name: own for name, own in views.items() if (own[0].outputs if on_outputs else own[0].filters).numel() > 0
+            name: own for name, own in found.items() if (own[0].outputs if on_outputs else own[0].filters).numel() > 0
         }
 
+    def _penalized(self, views: Sequence[LayerView]) -> list[LayerView]:
+        """Return the views of the filters that the penalty sees in this step."""
+        return [view.some(self._regularizer.max_filters) for view in views]
+
     def _of_this_process(self, views: Mapping[str, Sequence[LayerView]]) -> dict[str, list[Tensor]]:
-        flat = [view for own in views.values() for view in own]
+        flat = [view for own in views.values() for view in self._penalized(own)]
         by_layer: dict[str, list[Tensor]] = {}
         for view, penalty in zip(flat, self._regularizer.penalties(flat), strict=True):
             by_layer.setdefault(view.name, []).append(self._scalar(view.name, penalty))
