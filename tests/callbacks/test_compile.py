@@ -103,14 +103,49 @@ def test_compiled_after_the_callback_is_attached(hook):
 
 
 @pytest.mark.parametrize("compiling", [compile_submodule, compile_in_place])
-def test_compiled_code_that_ran_before_fit_is_penalized_or_told_of(compiling, recwarn):
-    module = compiling(module_without_dropout(), Backend())
-    for batch in images(4):
-        module.loss(batch).backward()
-    callback = OrthogonalityCallback(LSH(max_samples=32), weight=1e-3, log_every_n_steps=1)
-    fit(module, [callback])
-    told = any("no forward of" in str(warning.message) for warning in recwarn)
-    assert told != (callback.penalty is not None)
+def test_compiled_code_that_ran_before_fit_is_compiled_anew(compiling):
+    def run(compiled):
+        module = module_without_dropout()
+        if compiled:
+            module = compiling(module, Backend())
+        for batch in images(4):
+            module.loss(batch).backward()
+        module.zero_grad()
+        callback = OrthogonalityCallback(LSH(max_samples=32), weight=1e-3, log_every_n_steps=1)
+        fit(module, [callback])
+        return callback.penalty
+
+    torch.testing.assert_close(run(True), run(False), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("regularizer", [LSH(max_samples=32), Gram()])
+def test_code_of_another_module_of_the_same_class_is_not_taken(regularizer):
+    class Half(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 3, 3, padding=1)
+
+        def forward(self, x):
+            return self.conv(x).relu()
+
+    def run(compiled):
+        module = module_without_dropout()
+        halves = [Half() for _ in range(3)]
+        module.halves = nn.ModuleList(halves)
+        for half in halves if compiled else ():
+            half.compile(backend=Backend())
+        loss = module.loss
+        module.loss = lambda batch: loss([halves[2](halves[1](halves[0](batch[0])))])
+        callback = OrthogonalityCallback(regularizer, layers="halves.[12].conv", weight=1e-3, log_every_n_steps=1)
+        fit(module, [callback])
+        found = callback.penalty.clone()
+        fit(module, [callback])  # the hooks of the last fit are gone, and the code is that of others
+        return found, callback.penalty, [half.conv.weight.detach().clone() for half in halves]
+
+    before = torch._dynamo.config.skip_nnmodule_hook_guards
+    for found, expected in zip(run(True), run(False), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert torch._dynamo.config.skip_nnmodule_hook_guards == before
 
 
 def leave_for_later(module, backend):
@@ -137,11 +172,19 @@ def test_buffers_that_a_compiled_graph_gives_away_are_named_where_the_gradient_r
         def forward(self, x):
             return (x.exp().sin() * x.cos()).exp()
 
+    class BackwardFirst(Callback):
+        """The first backward decides what is given away; that of a step which measures would not give anything."""
+
+        def on_train_start(self, trainer, pl_module):
+            for batch in images(4):
+                pl_module.loss(batch).backward()
+            pl_module.zero_grad()
+
     def run(every):
         module = module_without_dropout()
         module.net[1] = torch.compile(Curve(), backend="aot_eager")
         callback = OrthogonalityCallback(LSH(max_samples=32), weight=1e-3, log_gradient_ratio_every_n_steps=every)
-        return fit(module, [callback]).state_dict()
+        return fit(module, [callback, BackwardFirst()]).state_dict()
 
     without = run(None)
     with pytest.raises(ConfigurationError, match=r"log_gradient_ratio_every_n_steps.*donated_buffer = False"):

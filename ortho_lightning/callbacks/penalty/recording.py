@@ -13,7 +13,7 @@ from torch.utils.hooks import RemovableHandle
 
 from ortho_lightning.callbacks.penalty.memory import PenaltyMemory
 from ortho_lightning.callbacks.penalty.runs import Outputs, Run, graph_of, nodes_of, sample, sampled_node
-from ortho_lightning.callbacks.penalty.tracing import CompiledRuns
+from ortho_lightning.callbacks.penalty.tracing import CompiledRuns, HookGuards
 from ortho_lightning.errors import UnsupportedLayerError
 from ortho_lightning.layers.filters import Layer, trains, weight_of_run
 from ortho_lightning.layers.hooks import ForwardHook, in_backward, in_transform
@@ -67,6 +67,7 @@ class LayerRecorder:
         if self.persistent:
             return
         self.persistent = True
+        HookGuards.hold()
         self._remove()
         self._install()
 
@@ -127,6 +128,9 @@ class LayerRecorder:
         """Remove the hooks and forget the runs; safe to call twice."""
         self._remove()
         self.discard()
+        if self.persistent:
+            self.persistent = False
+            HookGuards.release()
 
     def _install(self) -> None:
         if self._handles:

@@ -20,7 +20,8 @@ from ortho_lightning.experiments.comparison.available import BASELINE, expand_ar
 from ortho_lightning.experiments.comparison.plan import plan
 from ortho_lightning.experiments.comparison.runs import Run
 from ortho_lightning.experiments.comparison.step_costs import COSTS
-from ortho_lightning.experiments.cost.steps import Arm, Cost, alternate
+from ortho_lightning.experiments.cost.arms import Arm
+from ortho_lightning.experiments.cost.steps import Cost, costs_of
 from ortho_lightning.files import write_json
 
 _SILENT = {  # logging is a matter of every 50th step
@@ -38,7 +39,7 @@ def measure(config: DictConfig, overrides: Sequence[str]) -> dict[str, Cost]:
     for run in plan(config, overrides, Path(config.run_dir)):
         runs.setdefault(run.arm, run)
     names = sorted(runs, key=lambda name: name != BASELINE)
-    return alternate([_arm(name, runs[name].config()) for name in names], config.costs, steps=2)
+    return costs_of([_arm(name, runs[name].config()) for name in names], config.costs)
 
 
 def _arm(name: str, config: DictConfig) -> Arm:
@@ -48,13 +49,16 @@ def _arm(name: str, config: DictConfig) -> Arm:
     data.setup("fit")
     x, y, index = next(iter(data.train_dataloader()))
     batch = (data.prepare(data.augmented(x, index, 0) if data.augment else x), y)
-    parts, every = config.callbacks, 1
+    parts, every, spacing = config.callbacks, 1, 2
     callbacks = [] if parts.constraint is None else [instantiate(parts.constraint)]
     if config.regularizer.penalty is not None:
-        callbacks.append(instantiate(parts.orthogonality, **_SILENT))
         every = parts.orthogonality.every_n_steps
+        spacing = max(every, 2)
+        callbacks.append(instantiate(parts.orthogonality, **_SILENT, every_n_steps=spacing))
     options = {key: config.trainer[key] for key in ("accelerator", "precision")}
-    return Arm(name, instantiate(config.model), batch, {**options, "devices": 1}, callbacks, every)
+    subject = instantiate(config.model)
+    without = parts.constraint is not None or config.regularizer.get("kernel_optimizer") is not None
+    return Arm(name, subject, batch, {**options, "devices": 1}, callbacks, every, None if without else spacing)
 
 
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="compare")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import statistics
+import functools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,12 @@ from torch.utils.data import DataLoader
 from ortho_lightning import OrthogonalityCallback
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.experiments.common.cli import conf_dir
-from ortho_lightning.experiments.common.clock import StepClock
 from ortho_lightning.experiments.cost.baselines import BASELINES
+from ortho_lightning.experiments.cost.clock import Seconds, StepTimes
+from ortho_lightning.experiments.cost.limit import bare_products
 from ortho_lightning.experiments.cost.memory import StepMemory
 from ortho_lightning.experiments.cost.networks import compared, unreached
-from ortho_lightning.layers.selection import select_layers
+from ortho_lightning.layers.selection import select_layers, select_parts
 from ortho_lightning.models import Muon
 from ortho_lightning.regularizers import LSH
 
@@ -41,6 +43,7 @@ PENALTIES = tuple(name for name in _CONFIGURED if name not in _WITHOUT_PENALTY)
 """The arms of conf/regularizer with a penalty of the package."""
 ARMS = ("none", *PENALTIES, *VARIANTS, "lsh_every_4", *BASELINES, "muon")
 _WEIGHT = 1e-4  # of the penalty; its size does not change the cost
+_FIRST_STEPS = 4  # allocate memory, choose kernels and compile, with and without a penalty; they do not count
 
 
 class _Subject(LightningModule):
@@ -50,12 +53,15 @@ class _Subject(LightningModule):
         super().__init__()
         self.network = network
         self.penalty: Callable[[], Tensor] | None = None
+        self.every = 1
         self.muon: Muon | None = None
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         output = self.network(batch[0])
         loss = F.cross_entropy(output[0] if isinstance(output, tuple) else output, batch[1])
-        return loss if self.penalty is None else loss + _WEIGHT * self.penalty()
+        if self.penalty is None or self.global_step % self.every:
+            return loss
+        return loss + _WEIGHT * self.penalty()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         kernels = [] if self.muon is None else self.muon.kernels(self)
@@ -63,6 +69,14 @@ class _Subject(LightningModule):
         others = [parameter for parameter in self.parameters() if id(parameter) not in by_muon]
         rest = torch.optim.SGD(others, lr=1e-3, momentum=0.9)
         return rest if self.muon is None else self.muon.beside(rest, kernels)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Time of what is measured, and of the same step without it."""
+
+    own: Seconds
+    plain: Seconds
 
 
 class Arm:
@@ -74,7 +88,10 @@ class Arm:
         batch: the batch of every step.
         options: further arguments of the Trainer.
         callbacks: add the penalty or the constraint; none where there is neither, or it is the module's own.
-        every: steps from one penalty to the next.
+        every: steps from one penalty to the next in use.
+        spacing: the same while it is measured, 2 or more, so that a penalized step has neighbours without penalty.
+            None: all steps are alike, as with a constraint.
+        limit: returns the seconds that the penalty cannot do without, or None if that is not known.
     """
 
     def __init__(
@@ -85,27 +102,45 @@ class Arm:
         options: dict[str, Any],
         callbacks: Sequence[Callback] = (),
         every: int = 1,
+        spacing: int | None = 2,
+        limit: Callable[[], float | None] = lambda: None,
     ) -> None:
         self.name = name
+        self.every = every
+        self.spacing = spacing
+        self.limit = limit
         self._subject = subject
         self._batch = batch
         self._options = options
         self._callbacks = callbacks
-        self._every = every
 
-    def step_times(self, steps: int) -> list[float]:
-        """Return the seconds of each of ``steps`` training steps, after one that is not counted."""
-        clock = StepClock(left_out=self._every)
-        self._fit((steps + 1) * self._every, clock)
-        times = clock.times()
-        # a lazy penalty comes with every n-th step: the mean over an interval is what a step costs
-        return [statistics.fmean(times[i : i + self._every]) for i in range(0, len(times), self._every)]
+    def neighbours(self, count: int) -> list[Pair]:
+        """Return so many penalized steps of one fit, each with the mean of the steps before and after it.
+
+        They share their place in memory, the state of the caches and the other load of the machine, which two copies of
+        a model do not.
+        """
+        assert self.spacing is not None
+        first = -(-_FIRST_STEPS // self.spacing) * self.spacing
+        times = self._times(first + count * self.spacing)
+        found = times[first :: self.spacing][:count]
+        around = [(times[at - 1], times[at + 1]) for at in range(first, len(times) - 1, self.spacing)]
+        return [Pair(own, _mean(*pair)) for own, pair in zip(found, around, strict=True)]
+
+    def step_time(self) -> Seconds:
+        """Return the time of one step, after those that do not count."""
+        return self._times(_FIRST_STEPS + 1)[-1]
 
     def peak_bytes(self) -> int:
         """Return the most memory that a training step holds at once, parameters and optimizer included."""
         memory = StepMemory()
-        self._fit(2 * self._every, memory)
+        self._fit(1 + (self.spacing or 1), memory)
         return max(memory.peaks)
+
+    def _times(self, steps: int) -> list[Seconds]:
+        clock = StepTimes()
+        self._fit(steps, clock)
+        return clock.times()
 
     def _fit(self, steps: int, watch: Callback) -> None:
         trainer = Trainer(
@@ -121,6 +156,11 @@ class Arm:
         trainer.fit(self._subject, DataLoader(batches, batch_size=None))
 
 
+def _mean(one: Seconds, other: Seconds) -> Seconds:
+    cpu = None if one.cpu is None or other.cpu is None else (one.cpu + other.cpu) / 2
+    return Seconds((one.wall + other.wall) / 2, cpu)
+
+
 def check_arm(name: str) -> None:
     """Reject an unknown arm.
 
@@ -131,7 +171,9 @@ def check_arm(name: str) -> None:
         raise ConfigurationError(f"arms={name!r}: there are {list(ARMS)}")
 
 
-def named_arm(name: str, network: nn.Module, batch: tuple[Tensor, Tensor], options: dict[str, Any]) -> Arm:
+def named_arm(
+    name: str, network: nn.Module, batch: tuple[Tensor, Tensor], options: dict[str, Any], compiled: bool = False
+) -> Arm:
     """Return one of :data:`ARMS` on a copy of a network.
 
     Args:
@@ -139,29 +181,38 @@ def named_arm(name: str, network: nn.Module, batch: tuple[Tensor, Tensor], optio
         network: is copied.
         batch: the batch of every step.
         options: further arguments of the Trainer.
+        compiled: compile the network.
     """
     check_arm(name)
     subject = _Subject(copy.deepcopy(network))
+    if compiled:
+        subject.network.compile()
     if name in BASELINES:
+        subject.every = 2
         subject.penalty = BASELINES[name](select_layers(subject, compared(network), unreached(network)))
     if name == "muon":
         names = list(select_layers(subject))
         subject.muon = Muon(exclude=[names[0], names[-1]])
     if name in _WITHOUT_PENALTY:
-        return Arm(name, subject, batch, options)
+        alike = name == "muon" or (name in BASELINES and subject.penalty is None)
+        return Arm(name, subject, batch, options, spacing=None if alike else 2)
     every = 4 if name == "lsh_every_4" else 1
-    regularizer = _configured("lsh" if name == "lsh_every_4" else name)
+    spacing = max(every, 2)
+    configured = _configured("lsh" if name == "lsh_every_4" else name)
+    regularizer = VARIANTS[name]() if name in VARIANTS else instantiate(configured.penalty)
     callback = OrthogonalityCallback(
-        VARIANTS[name]() if name in VARIANTS else instantiate(regularizer.penalty),
+        regularizer,
         layers=compared(network),
         exclude=unreached(network),
         weight=_WEIGHT,
-        every_n_steps=every,
+        every_n_steps=spacing,
         log_every_n_steps=None,
         monitor=None,
-        apply=regularizer.get("apply", "loss"),
+        apply=configured.get("apply", "loss"),
     )
-    return Arm(name, subject, batch, options, [callback], every)
+    layers = select_parts(subject, callback.layers, callback.exclude)
+    limit = functools.partial(bare_products, subject.network, layers, batch[0], regularizer)
+    return Arm(name, subject, batch, options, [callback], every, spacing, limit)
 
 
 def _configured(name: str) -> DictConfig:

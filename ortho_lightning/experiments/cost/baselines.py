@@ -16,12 +16,12 @@ Penalty = Callable[[], Tensor]
 
 def recipe(layers: dict[str, nn.Module]) -> Penalty:
     """Return the article's recipe, line by line: tanh, normalize, k x k products over all outputs of the batch."""
-    outputs: list[Tensor] = []
+    outputs: dict[nn.Module, Tensor] = {}  # of the last forward
     for layer in layers.values():
-        layer.register_forward_hook(lambda module, _, output: outputs.append(_samples(module, output)))
+        layer.register_forward_hook(lambda module, _, output: outputs.update({module: _samples(module, output)}))
 
     def penalty() -> Tensor:
-        total = torch.stack([_recipe_of(z) for z in outputs]).sum()
+        total = torch.stack([_recipe_of(z) for z in outputs.values()]).sum()
         outputs.clear()
         return total
 

@@ -28,9 +28,8 @@ def measure_steps(config: DictConfig, folder: Path) -> str:
     arms = list(config.arms)
     if arms[:1] != ["none"]:
         raise ConfigurationError(f"arms={arms}: the first must be none, which the others are compared with")
-    for name, value in (("rounds", config.rounds), ("steps", config.steps)):
-        if value < 1:
-            raise ConfigurationError(f"{name}={value}: must be 1 or more")
+    if config.rounds < 1:
+        raise ConfigurationError(f"rounds={config.rounds}: must be 1 or more")
     for arm in arms:
         check_arm(arm)
     cases = [Case(*case) for case in product(config.networks, config.batch_sizes, config.resolutions, config.widths)]
@@ -40,19 +39,27 @@ def measure_steps(config: DictConfig, folder: Path) -> str:
     costs: list[steps.CaseCost] = []
     for number, case in enumerate(cases, start=1):
         print(f"[{number}/{len(cases)}] {case} ...", flush=True)
-        costs += steps.measure(case, arms, config.rounds, config.steps, options)
-        write_json(folder / "steps.json", {"machine": machine(), "rows": [asdict(cost) for cost in costs]})
+        costs += steps.measure(case, arms, config.rounds, options, config.compile)
+        found = {"machine": machine(), "compiled": config.compile, "rows": [asdict(cost) for cost in costs]}
+        write_json(folder / "steps.json", found)
     save_sweep_figure(folder / "steps.png", costs)
     return _steps_table(costs)
 
 
 def _steps_table(costs: list[steps.CaseCost]) -> str:
-    lines = [["network", "batch", "pixels", "width", "arm", "step (ms)", "ratio", "peak (MB)", "peak ratio"]]
+    lines = [["network", "batch", "pixels", "width", "arm", "step (ms)", "ratio", "in CPU time", "of it (ms)"]]
+    lines[0] += ["two products (ms)", "peak (MB)", "peak ratio"]
     for cost in costs:
-        case = (cost.network, str(cost.batch_size), str(cost.resolution), str(cost.width), cost.arm)
-        measured = (f"{cost.step_ms:.0f}", f"{cost.ratio:.3f}", f"{cost.peak_mb:.0f}", f"{cost.peak_ratio:.3f}")
-        lines.append([*case, *measured])
+        case = [cost.network, str(cost.batch_size), str(cost.resolution), str(cost.width), cost.arm]
+        times = [f"{cost.step_ms:.0f}", _with_error(cost.ratio, cost.ratio_error, 3)]
+        times += [_with_error(cost.cpu_ratio, cost.cpu_error, 3), _with_error(cost.own_ms, cost.own_error, 1)]
+        limit = "-" if cost.limit_ms is None else f"{cost.limit_ms:.1f}"
+        lines.append([*case, *times, limit, f"{cost.peak_mb:.0f}", f"{cost.peak_ratio:.3f}"])
     return markdown_table(lines)
+
+
+def _with_error(value: float | None, error: float | None, digits: int) -> str:
+    return "-" if value is None or error is None else f"{value:.{digits}f} ± {error:.{digits}f}"
 
 
 def measure_estimate(config: DictConfig, folder: Path) -> str:

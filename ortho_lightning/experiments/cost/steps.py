@@ -1,29 +1,47 @@
-"""Time and memory of training steps, measured arm by arm in turns."""
+"""Time and memory of training steps with a penalty, beside the same steps without."""
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ortho_lightning.experiments.cost.arms import Arm, named_arm
+from ortho_lightning.experiments.cost.arms import Arm, Pair, named_arm
 from ortho_lightning.experiments.cost.cases import Case
+
+# The standard error of a median over that of a mean, and a standard deviation over the median absolute deviation, both
+# for normal errors.
+_MEDIAN = math.sqrt(math.pi / 2)
+_DEVIATION = 1.4826
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Cost of a training step of one arm.
+    """Cost of a training step of one arm. Times are medians; standard errors are robust, from absolute deviations.
 
     Attributes:
-        step_ms: median over the rounds, in milliseconds.
-        ratio: median over the rounds of the time over that of the first arm in the same round.
-        peak_mb: in 10^6 bytes.
+        step_ms: of a step, in milliseconds.
+        own_ms: of the penalty in a step that has one.
+        own_error: its standard error.
+        ratio: time of a step over that of a step without penalty.
+        ratio_error: its standard error.
+        cpu_ratio: the same in processor time; None on a GPU.
+        cpu_error: its standard error.
+        limit_ms: of the bare matrix products of a penalty that compares pairs of filters; None for others.
+        peak_mb: most memory that a step holds, in 10^6 bytes.
         peak_ratio: over the peak of the first arm.
     """
 
     step_ms: float
+    own_ms: float
+    own_error: float
     ratio: float
+    ratio_error: float
+    cpu_ratio: float | None
+    cpu_error: float | None
+    limit_ms: float | None
     peak_mb: float
     peak_ratio: float
 
@@ -38,46 +56,81 @@ class CaseCost:
     width: int
     arm: str
     step_ms: float
+    own_ms: float
+    own_error: float
     ratio: float
+    ratio_error: float
+    cpu_ratio: float | None
+    cpu_error: float | None
+    limit_ms: float | None
     peak_mb: float
     peak_ratio: float
 
 
-def measure(case: Case, arms: Sequence[str], rounds: int, steps: int, options: dict[str, Any]) -> list[CaseCost]:
+def measure(
+    case: Case, arms: Sequence[str], rounds: int, options: dict[str, Any], compiled: bool = False
+) -> list[CaseCost]:
     """Measure all arms of a case.
 
     Args:
         case: the network and the batch.
         arms: names, the first "none".
-        rounds: see :func:`alternate`.
-        steps: see :func:`alternate`.
+        rounds: see :func:`costs_of`.
         options: further arguments of the Trainer.
+        compiled: compile the network.
     """
     network, batch = case.make()
-    costs = alternate([named_arm(name, network, batch, options) for name in arms], rounds, steps)
-    return [CaseCost(**asdict(case), arm=name, **asdict(cost)) for name, cost in costs.items()]
+    found = costs_of([named_arm(name, network, batch, options, compiled) for name in arms], rounds)
+    return [CaseCost(**asdict(case), arm=name, **asdict(cost)) for name, cost in found.items()]
 
 
-def alternate(arms: Sequence[Arm], rounds: int, steps: int) -> dict[str, Cost]:
-    """Train the arms in turns, a few steps at a time, so that other work on the machine affects all alike.
+def costs_of(arms: Sequence[Arm], rounds: int) -> dict[str, Cost]:
+    """Measure the cost of each arm.
+
+    A penalty comes in every second step of one fit, and each penalized step is set beside its two neighbours. An arm
+    that is the same in every step, such as a constraint, takes turns with the first arm instead.
 
     Args:
-        arms: the arms to measure; the others are compared with the first.
-        rounds: turns of each arm.
-        steps: timed steps of a turn, of which the fastest counts.
+        arms: the arms to measure; the first has no penalty.
+        rounds: penalized steps, or turns, of each arm.
     """
     peaks = {arm.name: arm.peak_bytes() for arm in arms}
-    times: dict[str, list[float]] = {arm.name: [] for arm in arms}
-    for number in range(rounds):
-        for arm in arms if number % 2 == 0 else reversed(arms):
-            times[arm.name].append(min(arm.step_times(steps)))
-    first = arms[0].name
-    return {
-        name: Cost(
-            step_ms=1000 * statistics.median(own),
-            ratio=statistics.median(a / b for a, b in zip(own, times[first], strict=True)),
-            peak_mb=peaks[name] / 1e6,
-            peak_ratio=peaks[name] / peaks[first],
-        )
-        for name, own in times.items()
-    }
+    found: dict[str, Cost] = {}
+    for arm in arms:
+        if arm.spacing is None:
+            pairs = [Pair(arm.step_time(), arms[0].step_time()) for _ in range(rounds)]
+        else:
+            pairs = arm.neighbours(rounds)
+        found[arm.name] = _cost(pairs, arm.every, arm.limit(), peaks[arm.name], peaks[arms[0].name])
+    return found
+
+
+def _cost(pairs: Sequence[Pair], every: int, limit: float | None, peak: int, plain_peak: int) -> Cost:
+    own, own_error = _median([1000 * (pair.own.wall - pair.plain.wall) for pair in pairs])
+    ratio, ratio_error = _median([pair.own.wall / pair.plain.wall for pair in pairs])
+    on_cpu = [pair.own.cpu / pair.plain.cpu for pair in pairs if pair.own.cpu and pair.plain.cpu]
+    cpu, cpu_error = _median(on_cpu) if on_cpu else (None, None)
+    plain = 1000 * statistics.median(pair.plain.wall for pair in pairs)
+
+    def in_use(value: float) -> float:
+        return 1 + (value - 1) / every
+
+    return Cost(
+        step_ms=plain * in_use(ratio),
+        own_ms=own,
+        own_error=own_error,
+        ratio=in_use(ratio),
+        ratio_error=ratio_error / every,
+        cpu_ratio=None if cpu is None else in_use(cpu),
+        cpu_error=None if cpu_error is None else cpu_error / every,
+        limit_ms=None if limit is None else 1000 * limit,
+        peak_mb=peak / 1e6,
+        peak_ratio=peak / plain_peak,
+    )
+
+
+def _median(values: Sequence[float]) -> tuple[float, float]:
+    """Return the median and its standard error."""
+    middle = statistics.median(values)
+    deviation = _DEVIATION * statistics.median(abs(value - middle) for value in values)
+    return middle, _MEDIAN * deviation / math.sqrt(len(values))

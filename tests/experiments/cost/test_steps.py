@@ -1,19 +1,24 @@
 """Baselines compute their formulas, and peaks count the memory that a step holds."""
 
+import time
+
 import pytest
 import torch
+from pytorch_lightning import LightningModule
 from torch import nn
 
 from ortho_lightning import functional as OF
 from ortho_lightning.errors import ConfigurationError
-from ortho_lightning.experiments.cost.arms import ARMS, named_arm
+from ortho_lightning.experiments.cost.arms import ARMS, Arm, Pair, named_arm
 from ortho_lightning.experiments.cost.baselines import BASELINES
 from ortho_lightning.experiments.cost.cases import Case
+from ortho_lightning.experiments.cost.clock import Seconds
+from ortho_lightning.experiments.cost.limit import bare_products
 from ortho_lightning.experiments.cost.networks import NETWORKS, compared, unreached
-from ortho_lightning.experiments.cost.steps import measure
+from ortho_lightning.experiments.cost.steps import costs_of, measure
 from ortho_lightning.layers.filters import layer_filters
-from ortho_lightning.layers.selection import select_layers
-from ortho_lightning.regularizers import LSH
+from ortho_lightning.layers.selection import select_layers, select_parts
+from ortho_lightning.regularizers import LSH, Gram
 
 CPU = {"accelerator": "cpu"}
 
@@ -76,9 +81,14 @@ def test_every_arm_trains(name):
     net = nn.Sequential(*network(), nn.Flatten(), nn.Linear(6 * 16, 10))
     arm = named_arm(name, net, (torch.randn(4, 3, 8, 8), torch.arange(4)), CPU)
     before = [parameter.clone() for parameter in net.parameters()]
-    times = arm.step_times(2)
-    assert len(times) == 2
-    assert all(seconds > 0 for seconds in times)
+    if arm.spacing is None:
+        pairs = [Pair(arm.step_time(), arm.step_time())]
+    else:
+        pairs = arm.neighbours(2)
+        assert len(pairs) == 2
+    assert all(seconds.wall > 0 and seconds.cpu > 0 for pair in pairs for seconds in (pair.own, pair.plain))
+    limit = arm.limit()
+    assert limit is None or limit > 0
     assert all(torch.equal(a, b) for a, b in zip(net.parameters(), before, strict=True))  # it trains a copy
 
 
@@ -116,11 +126,85 @@ def test_networks_are_compared_on_layers_that_run(name):
         assert len(layers) == 20
 
 
-def test_costs_are_ratios_to_the_arm_without_penalty():
-    costs = measure(Case("small_cnn", 4, 32, 1), ["none", "gram"], rounds=2, steps=1, options=CPU)
-    assert [cost.arm for cost in costs] == ["none", "gram"]
-    assert costs[0].ratio == costs[0].peak_ratio == 1
+class Slow(LightningModule):
+    """Waits for some milliseconds in every third step, without working, and for some more in every one."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+
+    def training_step(self, batch, batch_idx):
+        time.sleep(0.03 if self.global_step % 3 == 0 else 0.01)
+        return self.weight.sum()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def test_a_penalized_step_is_set_beside_its_neighbours():
+    batch = (torch.zeros(1), torch.zeros(1))
+    arm = Arm("slow", Slow(), batch, CPU, every=3, spacing=3)
+    pairs = arm.neighbours(4)
+    assert len(pairs) == 4
+    for pair in pairs:
+        assert pair.own.wall >= 0.03 > pair.plain.wall >= 0.01
+        assert pair.own.cpu < 0.03  # it slept
+    costs = costs_of([Arm("none", Slow(), batch, CPU), arm], rounds=4)
+    assert costs["slow"].own_ms > 10  # of the steps that have it
+    in_one_step = costs["slow"].ratio - 1
+    assert 0 < in_one_step < costs["slow"].own_ms / 10 / 3 * 1.5  # a third of it, as every third step has it
+
+
+def test_errors_of_equal_steps_are_small_and_of_different_ones_are_not():
+    def pairs(*own):
+        return [Pair(Seconds(each, None), Seconds(1.0, None)) for each in own]
+
+    class Fixed(Arm):
+        def __init__(self, name, own):
+            super().__init__(name, Slow(), (torch.zeros(1), torch.zeros(1)), CPU)
+            self.own = own
+
+        def neighbours(self, count):
+            return pairs(*self.own)
+
+        def peak_bytes(self):
+            return 10
+
+    costs = costs_of([Fixed("none", [1.0, 1.0, 1.0]), Fixed("some", [1.1, 1.2, 1.4, 1.2])], rounds=4)
+    assert (costs["none"].ratio, costs["none"].ratio_error, costs["none"].own_ms) == (1, 0, 0)
+    assert costs["some"].ratio == pytest.approx(1.2)
+    assert costs["some"].own_ms == pytest.approx(200)
+    # median absolute deviation 0.05 of four values
+    assert costs["some"].ratio_error == pytest.approx(1.2533 * 1.4826 * 0.05 / 2, rel=1e-3)
+    assert costs["some"].cpu_ratio is None
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_costs_of_a_case(compiled):
+    costs = measure(Case("small_cnn", 4, 32, 1), ["none", "gram", "muon"], rounds=2, options=CPU, compiled=compiled)
+    assert [cost.arm for cost in costs] == ["none", "gram", "muon"]
+    assert costs[0].peak_ratio == 1
     assert costs[1].peak_ratio > 1
+    assert [cost.limit_ms is None for cost in costs] == [True, False, True]
+
+
+def test_the_bare_limit_counts_the_products_of_each_layer(monkeypatch):
+    net = network()
+    layers = select_parts(net)
+    made = []
+    real = torch.randn
+    monkeypatch.setattr(torch, "randn", lambda shape, **options: made.append(shape) or real(shape, **options))
+    x = real(4, 3, 8, 8)
+    for regularizer, expected in (
+        (Gram(), [(1, 27, 8), (1, 72, 6)]),
+        (LSH(max_samples=100), [(1, 100, 8), (1, 64, 6)]),
+        (LSH(probe="exact", max_filters=3), [(1, 27, 3), (1, 72, 3)]),
+        (Gram(norm="spectral"), []),
+    ):
+        made.clear()
+        found = bare_products(net, layers, x, regularizer)
+        assert made == expected
+        assert (found is None) == (not expected)
 
 
 @pytest.mark.parametrize(
