@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from ortho_lightning.host import on_host
 
 # Elements of one block of products: 16 MiB in float32, small beside any network that has so many filters.
 _BLOCK_ELEMENTS = 2**22
@@ -28,8 +30,18 @@ class PairSummary:
     counts: Tensor
 
 
-def summarize_pairs(vectors: Tensor, bins: int, scale: float, angles_: Callable[[Tensor], Tensor]) -> PairSummary:
-    """Summarize the angles between all pairs of vectors of the same group.
+@dataclass(frozen=True, eq=False)
+class PairSums:
+    """Sums over all pairs, on the device of the vectors; :func:`summaries` makes summaries of them."""
+
+    pairs: int
+    sums: Tensor
+    extremes: Tensor
+    counts: Tensor
+
+
+def sum_pairs(vectors: Tensor, bins: int, scale: float, angles_: Callable[[Tensor], Tensor]) -> PairSums:
+    """Sum over the angles between all pairs of vectors of the same group; waits for no device.
 
     Args:
         vectors: ``(groups, k, d)``, float32 or better.
@@ -38,7 +50,7 @@ def summarize_pairs(vectors: Tensor, bins: int, scale: float, angles_: Callable[
         angles_: angles in degrees from similarities; it may overwrite them.
 
     Returns:
-        The summary; NaN, with an empty histogram, where there is no pair.
+        The sums.
     """
     groups, k, _ = vectors.shape
     pairs = groups * k * (k - 1) // 2
@@ -56,10 +68,16 @@ def summarize_pairs(vectors: Tensor, bins: int, scale: float, angles_: Callable[
         deviations = angles_(similarities).sub_(90.0)
         sums[0] += deviations.sum(dtype=widest)
         sums[1] += deviations.square().sum(dtype=widest)
-        # not histc, which has no deterministic form on a GPU
+        # not histc, which has no deterministic form on a GPU, nor bincount, which waits for it
         places = deviations.add_(90.0).mul_(bins / 180.0).long().clamp_(0, bins - 1)
-        counts += torch.bincount(places, minlength=bins)
-    return _summary(pairs, sums, extremes, counts)
+        counts.index_add_(0, places, torch.ones((), dtype=counts.dtype, device=device).expand(places.shape))
+    return PairSums(pairs, sums, extremes, counts)
+
+
+def summaries(found: Sequence[PairSums]) -> list[PairSummary]:
+    """Return the summary of each; NaN, with an empty histogram, where there is no pair. Waits for each device once."""
+    parts = iter(on_host([part for each in found for part in (each.sums, each.extremes, each.counts)]))
+    return [_summary(each.pairs, next(parts), next(parts), next(parts)) for each in found]
 
 
 def _products_of_pairs(vectors: Tensor) -> Iterator[Tensor]:
@@ -84,7 +102,7 @@ def _products_of_pairs(vectors: Tensor) -> Iterator[Tensor]:
 def _summary(pairs: int, sums: Tensor, extremes: Tensor, counts: Tensor) -> PairSummary:
     if pairs == 0:
         nan = math.nan
-        return PairSummary(0, nan, nan, 0.0, 0.0, nan, nan, nan, counts.cpu())
+        return PairSummary(0, nan, nan, 0.0, 0.0, nan, nan, nan, counts)
     deviation, squares, similarity_squares = sums.tolist()
     lowest, highest = extremes.tolist()
     mean = deviation / pairs
@@ -97,5 +115,5 @@ def _summary(pairs: int, sums: Tensor, extremes: Tensor, counts: Tensor) -> Pair
         rms=math.sqrt(similarity_squares / pairs),
         lowest=lowest,
         highest=highest,
-        counts=counts.cpu(),
+        counts=counts,
     )

@@ -6,14 +6,16 @@ Formulas: section 1 of the article 7169 of J. Su (kexue.fm) and its paper, arXiv
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ortho_lightning.errors import ConfigurationError
-from ortho_lightning.functional._pairs import PairSummary, summarize_pairs
+from ortho_lightning.functional._pairs import PairSummary, PairSums, sum_pairs, summaries
 from ortho_lightning.functional._precision import full_precision, unit
 
 
@@ -74,6 +76,7 @@ def _safe_arccos(cosines: Tensor) -> Tensor:
     return torch.where(inside, torch.arccos(torch.where(inside, cosines, 0.0)), ends)
 
 
+@functools.lru_cache(maxsize=4096)  # asked for every layer in every step that is logged
 def null_std(d: int) -> float:
     r"""Return the standard deviation in degrees of the angle between random directions in R^d.
 
@@ -138,8 +141,6 @@ class AngleStatistics:
     counts: Tensor
 
 
-@torch.no_grad()
-@full_precision
 def angle_statistics(kernel: Tensor, bins: int = 90) -> AngleStatistics:
     """Return statistics of the pairwise angles, block by block: never more than a few MiB, whatever k.
 
@@ -155,10 +156,20 @@ def angle_statistics(kernel: Tensor, bins: int = 90) -> AngleStatistics:
         >>> statistics.mean, statistics.std, statistics.pairs
         (90.0, 0.0, 3)
     """
-    d = kernel.shape[-1]
+    return angle_statistics_of([kernel], bins)[0]
+
+
+def angle_statistics_of(kernels: Sequence[Tensor], bins: int = 90) -> list[AngleStatistics]:
+    """Return :func:`angle_statistics` of each kernel, for which a device is waited for once."""
+    found = summaries([angle_statistics_sums(kernel, bins) for kernel in kernels])
+    return [_statistics(kernel.shape[-1], summary) for kernel, summary in zip(kernels, found, strict=True)]
+
+
+@torch.no_grad()
+@full_precision
+def angle_statistics_sums(kernel: Tensor, bins: int) -> PairSums:
     directions = unit(kernel, dim=-1).reshape(-1, *kernel.shape[-2:])
-    summary = summarize_pairs(directions, bins, 1.0, lambda cosines: torch.rad2deg_(cosines.arccos_()))
-    return _statistics(d, summary)
+    return sum_pairs(directions, bins, 1.0, lambda cosines: torch.rad2deg_(cosines.arccos_()))
 
 
 def _statistics(d: int, summary: PairSummary) -> AngleStatistics:

@@ -8,13 +8,14 @@ inputs separate the two kinds of angle.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ortho_lightning.functional._lsh_formula import signs
-from ortho_lightning.functional._pairs import PairSummary, summarize_pairs
+from ortho_lightning.functional._pairs import PairSummary, PairSums, sum_pairs, summaries
 from ortho_lightning.functional._precision import full_precision
 
 
@@ -105,8 +106,6 @@ class ResponseStatistics:
         return 90.0 * math.sqrt(max(1.0 - self.rms_similarity**2, 0.0) / (self.n - 1))
 
 
-@torch.no_grad()
-@full_precision
 def response_statistics(outputs: Tensor, bins: int = 90) -> ResponseStatistics:
     """Return statistics of the response angles, block by block: nothing of size k^2 is kept.
 
@@ -122,11 +121,22 @@ def response_statistics(outputs: Tensor, bins: int = 90) -> ResponseStatistics:
         >>> statistics.mean, statistics.max, statistics.pairs
         (60.0, 90.0, 3)
     """
+    return response_statistics_of([outputs], bins)[0]
+
+
+def response_statistics_of(outputs: Sequence[Tensor], bins: int = 90) -> list[ResponseStatistics]:
+    """Return :func:`response_statistics` of the outputs of each layer, for which a device is waited for once."""
+    found = summaries([response_statistics_sums(each, bins) for each in outputs])
+    return [_statistics(each.shape[-2], summary) for each, summary in zip(outputs, found, strict=True)]
+
+
+@torch.no_grad()
+@full_precision
+def response_statistics_sums(outputs: Tensor, bins: int) -> PairSums:
     n, k = outputs.shape[-2:]
     groups = outputs.shape[:-2].numel() if n else 0  # without samples no angle is known
     hard = signs(outputs, gamma=None).reshape(groups, n, k)
-    summary = summarize_pairs(hard.mT, bins, 1 / max(n, 1), lambda similarities: (1 - similarities).mul_(90.0))
-    return _statistics(n, summary)
+    return sum_pairs(hard.mT, bins, 1 / max(n, 1), lambda similarities: (1 - similarities).mul_(90.0))
 
 
 def _statistics(n: int, summary: PairSummary) -> ResponseStatistics:

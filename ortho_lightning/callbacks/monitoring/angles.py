@@ -13,6 +13,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 
 from ortho_lightning import functional as OF
 from ortho_lightning.errors import ConfigurationError
+from ortho_lightning.functional.angles import angle_statistics_of
 from ortho_lightning.layers.filters import Layer, has_filters, layer_filters
 from ortho_lightning.layers.parts import part_of
 from ortho_lightning.layers.selection import Layers, select_parts
@@ -24,23 +25,21 @@ WIDEST_LOGGED = 4096
 
 def layer_angles(layers: Mapping[str, Layer], widest: int = WIDEST_LOGGED) -> dict[str, OF.AngleStatistics]:
     """Return the angle statistics of each layer that has weights yet, of at most ``widest`` of its filters a group."""
-    measured = {}
+    kernels = {}
     for name, module in layers.items():
         kernel = current_filters(module)
         if kernel is not None:
-            step = math.ceil(kernel.shape[1] / widest)
-            measured[name] = OF.angle_statistics(kernel[:, ::step])
-    return measured
+            kernels[name] = kernel[:, :: math.ceil(kernel.shape[1] / widest)]
+    return dict(zip(kernels, angle_statistics_of(list(kernels.values())), strict=True))
 
 
 def angle_report(layers: Mapping[str, Layer], spectra: bool = False) -> list[dict[str, Any]]:
     """Return a dict a layer, with its spectrum if asked; see :meth:`~ortho_lightning.AngleMonitor.angle_report`."""
     report = []
-    for name, module in layers.items():
-        kernel = current_filters(module)
-        if kernel is None:
-            continue
-        statistics = OF.angle_statistics(kernel)
+    found = {name: current_filters(module) for name, module in layers.items()}
+    kernels = {name: kernel for name, kernel in found.items() if kernel is not None}
+    measured = angle_statistics_of(list(kernels.values()))
+    for (name, kernel), statistics in zip(kernels.items(), measured, strict=True):
         groups, k, d = kernel.shape
         report.append(
             {

@@ -12,6 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from ortho_lightning import functional as OF
 from ortho_lightning.callbacks.monitoring.angles import WIDEST_LOGGED
+from ortho_lightning.functional.responses import response_statistics_of
 from ortho_lightning.layers import sampling
 from ortho_lightning.layers.filters import Layer
 from ortho_lightning.layers.hooks import ForwardHook, in_backward, in_transform
@@ -60,9 +61,8 @@ class ResponseMonitor:
         """Measure the samples of the batch, if any were taken."""
         self._remove()
         outputs, self._outputs = self._outputs, {}
-        for name, samples in outputs.items():
-            step = math.ceil(samples.shape[-1] / WIDEST_LOGGED)
-            statistics = OF.response_statistics(samples[..., ::step])
+        some = [samples[..., :: math.ceil(samples.shape[-1] / WIDEST_LOGGED)] for samples in outputs.values()]
+        for name, statistics in zip(outputs, response_statistics_of(some), strict=True):
             if statistics.n > 0 and statistics.pairs > 0:
                 self.measured[name] = statistics
                 self.before.setdefault(name, statistics)

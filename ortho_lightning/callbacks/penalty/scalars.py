@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ortho_lightning.callbacks.penalty import intercept
+from ortho_lightning.host import on_host
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,9 @@ class Joined:
 
     def scalars(self) -> dict[str, float]:
         """Return the penalty of all layers and of each, and its weight; waits for the device."""
-        found = {"penalty": self.total.item(), "weight": self.weight}
-        return found | {f"penalty/{name}": value.item() for name, value in self.by_layer.items()}
+        total, *by_layer = (value.item() for value in on_host([self.total, *self.by_layer.values()]))
+        names = [f"penalty/{name}" for name in self.by_layer]
+        return {"penalty": total, "weight": self.weight} | dict(zip(names, by_layer, strict=True))
 
 
 class PenaltyScalars:
@@ -124,6 +126,4 @@ def loss_parts(trainer: Any, module: Any, outputs: Any, joined: Joined | None) -
 
 
 def _on_host(losses: dict[str, Tensor]) -> dict[str, float]:
-    if not losses:
-        return {}
-    return dict(zip(losses, torch.stack(list(losses.values())).tolist(), strict=True))
+    return {name: value.item() for name, value in zip(losses, on_host(list(losses.values())), strict=True)}

@@ -13,6 +13,7 @@ from ortho_lightning.callbacks.penalty.runs import Run
 from ortho_lightning.callbacks.penalty.synchronize import joined_statistics
 from ortho_lightning.distributed import world_size
 from ortho_lightning.errors import ConfigurationError
+from ortho_lightning.host import on_host
 from ortho_lightning.layers.filters import Layer, filter_counts, has_filters
 from ortho_lightning.regularizers import LayerView, Regularizer
 
@@ -74,11 +75,15 @@ class StepPenalty:
     @torch.no_grad()
     def diagnostics(self, views: Mapping[str, Sequence[LayerView]]) -> dict[str, float]:
         """Return the regularizer's further scalars: their means, and ``<scalar>/<layer>``; waits for the device."""
+        told = [
+            (key, name, value)
+            for name, (first, *_) in self._with_values(views).items()
+            for key, value in self._regularizer.diagnostics(first).items()
+        ]
         found: dict[str, list[float]] = {}
-        for name, (first, *_) in self._with_values(views).items():
-            for key, value in self._regularizer.diagnostics(first).items():
-                found.setdefault(key, []).append(float(value))
-                found[f"{key}/{name}"] = [float(value)]
+        for (key, name, _), value in zip(told, on_host([value for *_, value in told]), strict=True):
+            found.setdefault(key, []).append(value.item())
+            found[f"{key}/{name}"] = [value.item()]
         means = {key: sum(values) / len(values) for key, values in found.items()}
         floor = self.floor(views)
         return means if floor is None else means | {"penalty_floor": floor}
