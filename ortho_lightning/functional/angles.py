@@ -168,6 +168,7 @@ def angle_statistics_of(kernels: Sequence[Tensor], bins: int = 90) -> list[Angle
 @torch.no_grad()
 @full_precision
 def angle_statistics_sums(kernel: Tensor, bins: int) -> PairSums:
+    """Return what the statistics are made of, still on the device."""
     directions = unit(kernel, dim=-1).reshape(-1, *kernel.shape[-2:])
     return sum_pairs(directions, bins, 1.0, lambda cosines: torch.rad2deg_(cosines.arccos_()))
 

@@ -133,6 +133,7 @@ def response_statistics_of(outputs: Sequence[Tensor], bins: int = 90) -> list[Re
 @torch.no_grad()
 @full_precision
 def response_statistics_sums(outputs: Tensor, bins: int) -> PairSums:
+    """Return what the statistics are made of, still on the device."""
     n, k = outputs.shape[-2:]
     groups = outputs.shape[:-2].numel() if n else 0  # without samples no angle is known
     hard = signs(outputs, gamma=None).reshape(groups, n, k)
