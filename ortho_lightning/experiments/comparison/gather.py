@@ -60,7 +60,7 @@ def gather(config: DictConfig, overrides: Sequence[str]) -> ComparedRuns:
     """
     folder = Path(config.gather).expanduser().resolve()
     found = find_runs(folder)
-    return ComparedRuns(folder, experiment_of(found), overrides, found, gathered(found))
+    return ComparedRuns(folder, experiment_of(found), overrides, found, gathered(found, list(config.by or ())))
 
 
 def find_runs(folder: Path) -> list[Path]:
@@ -76,14 +76,22 @@ def find_runs(folder: Path) -> list[Path]:
     return runs
 
 
-def gathered(folders: Sequence[Path]) -> list[RunRecord]:
+def gathered(folders: Sequence[Path], by: Sequence[str] = ()) -> list[RunRecord]:
     """Return the records of runs, one for each arm and seed, by seed and then in the order of the arms.
 
+    Args:
+        folders: of the runs.
+        by: keys of the configuration, each of whose values makes an arm of its own, as in a sweep.
+
     Raises:
-        ConfigurationError: for runs that cannot be compared, or two different ones of the same arm and seed.
+        ConfigurationError: for runs that cannot be compared, two different ones of the same arm and seed, or a key that
+            no run has.
     """
-    found = {folder: record_of(folder) for folder in folders}
-    _check_alike({folder: record.regularizer for folder, record in found.items()})
+    found = {folder: _named(folder, record_of(folder), by) for folder in folders}
+    unknown = [key for key in by if not any(key in (configuration_of(folder) or {}) for folder in folders)]
+    if unknown:
+        raise ConfigurationError(f"by={unknown[0]!r}: no run has this key in its configuration")
+    _check_alike({folder: record.regularizer for folder, record in found.items()}, by)
     records: dict[tuple[str, int], tuple[Path, RunRecord]] = {}
     for folder, record in found.items():
         key = (record.regularizer, record.seed)
@@ -99,6 +107,13 @@ def gathered(folders: Sequence[Path]) -> list[RunRecord]:
     return [records[key][1] for key in sorted(records, key=lambda key: (key[1], arms.index(key[0])))]
 
 
+def _named(folder: Path, record: RunRecord, by: Sequence[str]) -> RunRecord:
+    """Return the record with the run's values of some keys in the name of its arm."""
+    own = configuration_of(folder) or {}
+    values = [f"{key.rpartition('.')[2]}={own[key]}" for key in by if key in own]
+    return replace(record, regularizer=" ".join([record.regularizer, *values]))
+
+
 def experiment_of(folders: Sequence[Path]) -> str:
     """Return the experiment of gathered runs; runs of scripts/train.py do not record theirs."""
     names = {label_of(folder).experiment for folder in folders}
@@ -110,11 +125,11 @@ def _same(first: RunRecord, second: RunRecord) -> bool:
     return replace(first, step_ms=None) == replace(second, step_ms=None)
 
 
-def _check_alike(arms: Mapping[Path, str]) -> None:
+def _check_alike(arms: Mapping[Path, str], by: Sequence[str]) -> None:
     """Reject runs of an arm that differ in more than the seed, and arms that differ in more than what makes one."""
     by_arm: dict[str, tuple[Path, dict[str, Any]]] = {}
     first: tuple[Path, dict[str, Any]] | None = None
-    settings = {setting.split("=")[0] for folder in arms for setting in label_of(folder).settings}
+    settings = {setting.split("=")[0] for folder in arms for setting in label_of(folder).settings}.union(by)
     for folder, arm in arms.items():
         own = configuration_of(folder)
         if own is None:

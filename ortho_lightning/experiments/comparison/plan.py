@@ -25,6 +25,7 @@ _OWN = {
     "costs",
     "target",
     "gather",
+    "by",
     "tune",
     "grid",
     "extend",

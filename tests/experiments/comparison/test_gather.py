@@ -82,3 +82,27 @@ def test_what_never_ended_is_told_as_such(tmp_path):
     make(tmp_path / "a", "lsh", 0, failure="")
     (found,) = gathered(find_runs(tmp_path))
     assert found.failure == "not finished"
+
+
+def test_a_sweep_makes_an_arm_of_each_value(tmp_path):
+    make(tmp_path / "none", "none", 0)
+    for number, (weight, rate) in enumerate([(0.1, 0.1), (0.1, 0.2), (0.3, 0.1)]):
+        for seed in (0, 1):
+            changes = {"regularizer/weight": weight, "model/optimizer/lr": rate}
+            make(tmp_path / f"{number}-{seed}", "lsh", seed, **changes)
+    by = ["regularizer.weight", "model.optimizer.lr"]
+    found = gathered(find_runs(tmp_path), by)
+    assert {(one.regularizer, one.seed) for one in found if one.seed == 1} == {
+        ("lsh weight=0.1 lr=0.1", 1), ("lsh weight=0.1 lr=0.2", 1), ("lsh weight=0.3 lr=0.1", 1),
+    }  # fmt: skip
+    with pytest.raises(ConfigurationError, match="cannot be compared: they differ in model"):
+        gathered(find_runs(tmp_path), ["regularizer.weight"])
+    with pytest.raises(ConfigurationError, match=r"by='regularizer\.share': no run has this key"):
+        gathered(find_runs(tmp_path), ["regularizer.share"])
+
+
+def test_the_baseline_of_a_sweep_has_a_value_only_where_its_configuration_does(tmp_path):
+    make(tmp_path / "none", "none", 0)
+    make(tmp_path / "lsh", "lsh", 0, **{"regularizer/penalty": {"lambda1": 10.0}})
+    found = gathered(find_runs(tmp_path), ["regularizer.penalty.lambda1"])
+    assert [one.regularizer for one in found] == ["none", "lsh lambda1=10.0"]
