@@ -108,9 +108,10 @@ def gathered(folders: Sequence[Path], by: Sequence[str] = ()) -> list[RunRecord]
 
 
 def _named(folder: Path, record: RunRecord, by: Sequence[str]) -> RunRecord:
-    """Return the record with the run's values of some keys in the name of its arm."""
+    """Return the record with the run's values of some keys in the name of its arm; the baseline has no penalty's."""
     own = configuration_of(folder) or {}
-    values = [f"{key.rpartition('.')[2]}={own[key]}" for key in by if key in own]
+    keys = [key for key in by if key in own and not (record.regularizer == BASELINE and key.startswith(_OF_ARM))]
+    values = [f"{key.rpartition('.')[2]}={own[key]}" for key in keys]
     return replace(record, regularizer=" ".join([record.regularizer, *values]))
 
 

@@ -104,5 +104,5 @@ def test_a_sweep_makes_an_arm_of_each_value(tmp_path):
 def test_the_baseline_of_a_sweep_has_a_value_only_where_its_configuration_does(tmp_path):
     make(tmp_path / "none", "none", 0)
     make(tmp_path / "lsh", "lsh", 0, **{"regularizer/penalty": {"lambda1": 10.0}})
-    found = gathered(find_runs(tmp_path), ["regularizer.penalty.lambda1"])
-    assert [one.regularizer for one in found] == ["none", "lsh lambda1=10.0"]
+    found = gathered(find_runs(tmp_path), ["regularizer.penalty.lambda1", "regularizer.weight"])
+    assert [one.regularizer for one in found] == ["none", "lsh lambda1=10.0 weight=0.1"]
