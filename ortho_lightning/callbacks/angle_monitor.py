@@ -95,6 +95,7 @@ class AngleMonitor(LightningCallback):
         self._steps = StepCounter()
         self._figures = Figures(name, figures, self.kinds)
         self._began = False
+        self._first = False
 
     # ------------------------------------------------------------------------------------------------------ state
 
@@ -128,7 +129,7 @@ class AngleMonitor(LightningCallback):
         self._layers = select_parts(pl_module, self.layers, self.exclude, outputs="allowed")
         self._steps.begin_fit()
         self._responses = ResponseMonitor(self._layers, MAX_SAMPLES) if "response" in self.kinds else None
-        self._began = True
+        self._began = self._first = True
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Log what the layers are, and their angles before training."""
@@ -148,8 +149,10 @@ class AngleMonitor(LightningCallback):
         self.begin_batch(trainer, pl_module, shared=False)
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
-        """Note that the batch ends a step."""
+        """Note that the batch ends a step, and take what was sampled before the weights change."""
         self._steps.optimizer_steps()
+        if self._responses is not None:
+            self._responses.take_compiled()
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Log the angles of this step, if they are due."""
@@ -195,11 +198,15 @@ class AngleMonitor(LightningCallback):
         Returns:
             Where the owner hands its samples to, or None if they are not wanted.
         """
-        if self._responses is None or self.every_n_steps is None or self._steps.step % self.every_n_steps:
+        if self._responses is None or self.every_n_steps is None:
             return None
+        due = self._steps.step % self.every_n_steps == 0
+        first, self._first = self._first, False
         if shared:
-            return self._responses.take
-        if not is_compiled(module):  # hooks that come and go would compile every step anew
+            return self._responses.take if due else None
+        if (due or first) and is_compiled(module):  # from the first batch on, so that its code is compiled once
+            self._responses.persist()
+        if due:
             self._responses.begin_batch(self._steps.step, trainer.global_rank)
         return None
 

@@ -103,19 +103,54 @@ def compiled(module):
 
 
 @pytest.mark.parametrize("change", [checkpointed, compiled])
-def test_they_are_the_same_for_a_checkpointed_and_a_compiled_network(change):
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: OrthogonalityCallback(LSH(max_samples=20), weight=0.1, log_every_n_steps=1),
+        lambda: OrthogonalityCallback(Gram(), weight=0.01, log_every_n_steps=1),
+        lambda: AngleMonitor(every_n_steps=1),
+        lambda: AngleMonitor(every_n_steps=2),
+    ],
+)
+def test_they_are_the_same_for_a_checkpointed_and_a_compiled_network(change, make):
     def report(*changes):
+        torch._dynamo.reset()
+        torch.manual_seed(3)
         module = vision_module(inplace=False)
         module.net[5].p = 0.0
         for each in changes:
             each(module)
-        callback = OrthogonalityCallback(LSH(max_samples=20), weight=0.1, log_every_n_steps=1)
-        make_trainer(callback, max_steps=2).fit(module, images(8))
-        return {row["name"]: row["response_std"] for row in callback.angle_report()}
+        callback = make()
+        make_trainer(callback, max_steps=3).fit(module, images(12))
+        assert all(not part._forward_hooks for part in module.modules())
+        return {row["name"]: row["response_std"] for row in callback.angle_report()}, module.state_dict()
 
-    plain, found = report(), report(change)
+    (plain, weights), (found, found_weights) = report(), report(change)
     assert set(plain) == set(LAYERS)
     assert found == pytest.approx(plain, abs=0.5)  # a sign may turn where an output is nearly 0
+    for name, value in weights.items():
+        if "running" not in name and "batches" not in name:  # checkpointing counts a batch twice
+            torch.testing.assert_close(found_weights[name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_a_compiled_step_is_compiled_once_with_samples_and_once_without():
+    class Backend:
+        graphs = 0
+
+        def __call__(self, graph, inputs):
+            self.graphs += 1
+            return graph.forward
+
+    def compiled_graphs(callbacks):
+        torch._dynamo.reset()
+        backend, module = Backend(), vision_module(inplace=False)
+        module.net.compile(backend=backend)
+        make_trainer(callbacks, max_steps=12).fit(module, images(48))
+        return backend.graphs
+
+    plain = compiled_graphs([])
+    assert compiled_graphs([AngleMonitor(every_n_steps=1)]) == plain
+    assert compiled_graphs([AngleMonitor(every_n_steps=3)]) == plain + 1
 
 
 def test_measuring_leaves_training_bit_identical_and_no_hook_behind():

@@ -17,6 +17,8 @@ from ortho_lightning.layers import sampling
 from ortho_lightning.layers.filters import Layer
 from ortho_lightning.layers.hooks import ForwardHook, in_backward, in_transform
 from ortho_lightning.layers.parts import Part, part_of
+from ortho_lightning.layers.sampling import Sampling
+from ortho_lightning.layers.tracing import CompiledRuns, HookGuards
 from ortho_lightning.random import mix, number
 
 
@@ -25,6 +27,7 @@ class ResponseMonitor:
 
     The samples are the penalty's own where the owner of the monitor hands them over (:meth:`take`); otherwise hooks
     take them, from the first run of each layer in the batch, and copies of them only, so that training does not change.
+    The hooks come and go, except in a compiled model, whose code would be compiled anew each time.
     Under DDP each process measures its own samples.
 
     Args:
@@ -42,24 +45,44 @@ class ResponseMonitor:
         self._seed = 0
         self._handles: list[RemovableHandle] = []
         self._outputs: dict[str, Tensor] = {}
+        self._observed = {name: part_of(layer) for name, layer in layers.items() if part_of(layer).outputs is not None}
+        self._compiled = CompiledRuns(self._observed, Sampling(max_samples), gradient=False)
+        self._due = False
+        self._persistent = False
+
+    def persist(self) -> None:
+        """Keep the hooks in place from now on, as a compiled model needs them."""
+        if not self._persistent:
+            self._persistent = True
+            HookGuards.hold()
+            self._install()
 
     def begin_batch(self, step: int, rank: int) -> None:
         """Sample the outputs of this batch by hooks."""
-        self._remove()
         self._seed = mix(step, rank)
-        for name, layer in self._layers.items():
-            part = part_of(layer)
-            if part.outputs is not None:
-                self._handles.append(part.module.register_forward_hook(self._hook(name, part), with_kwargs=True))
+        self._due = True
+        if self._persistent:
+            self._compiled.begin({name: self._seed_of(name) for name in self._observed})
+        else:
+            self._install()
 
     def take(self, outputs: Mapping[str, Tensor]) -> None:
         """Take sampled outputs ``(groups, n, k)`` by layer; of several runs in a batch the first counts."""
         for name, samples in outputs.items():
             self._outputs.setdefault(name, samples.detach())
 
+    @torch.no_grad()
+    def take_compiled(self) -> None:
+        """Take what compiled code has sampled, while the layers' biases are those of its outputs."""
+        for name, taken in self._compiled.collect():
+            if taken:
+                assert isinstance(taken[0], Tensor)
+                self.take({name: sampling.as_samples(self._observed[name], taken[0])})
+
     def end_batch(self) -> None:
         """Measure the samples of the batch, if any were taken."""
-        self._remove()
+        self.take_compiled()
+        self._rest()
         outputs, self._outputs = self._outputs, {}
         some = [samples[..., :: math.ceil(samples.shape[-1] / WIDEST_LOGGED)] for samples in outputs.values()]
         for name, statistics in zip(outputs, response_statistics_of(some), strict=True):
@@ -69,20 +92,40 @@ class ResponseMonitor:
 
     def close(self) -> None:
         """Remove the hooks and forget the samples; safe to call twice."""
-        self._remove()
+        if self._persistent:
+            self._persistent = False
+            HookGuards.release()
+        self._rest()
         self._outputs = {}
 
     def _hook(self, name: str, part: Part) -> ForwardHook:
         def ran(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-            if name in self._outputs or in_backward() or in_transform():
+            if torch.compiler.is_compiling():
+                self._compiled.ran(name, part, args, kwargs, output)
+                return
+            if not self._due or name in self._outputs or in_backward() or in_transform():
                 return
             own = sampling.element_of(part, output)
             if sampling.covers_all_filters(part, own):
                 with torch.no_grad():
-                    samples = sampling.sample_outputs(part, own, self._max_samples, mix(self._seed, number(name)))
+                    samples = sampling.sample_outputs(part, own, self._max_samples, self._seed_of(name))
                     self.take({name: sampling.as_samples(part, samples)})
 
         return ForwardHook(ran)
+
+    def _seed_of(self, name: str) -> int:
+        return mix(self._seed, number(name))
+
+    def _install(self) -> None:
+        self._remove()
+        for name, part in self._observed.items():
+            self._handles.append(part.module.register_forward_hook(self._hook(name, part), with_kwargs=True))
+
+    def _rest(self) -> None:
+        """Let the hooks rest until the next batch that is due."""
+        self._due = self._compiled.open = False
+        if not self._persistent:
+            self._remove()
 
     def _remove(self) -> None:
         for handle in self._handles:

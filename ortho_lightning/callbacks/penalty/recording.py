@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from ortho_lightning.callbacks.penalty.memory import PenaltyMemory
-from ortho_lightning.callbacks.penalty.runs import Outputs, Run, graph_of, nodes_of, sample, sampled_node
-from ortho_lightning.callbacks.penalty.tracing import CompiledRuns, HookGuards
+from ortho_lightning.callbacks.penalty.runs import Run, graph_of, nodes_of, sample, sampled_node
 from ortho_lightning.errors import UnsupportedLayerError
 from ortho_lightning.layers.filters import Layer, trains, weight_of_run
 from ortho_lightning.layers.hooks import ForwardHook, in_backward, in_transform
 from ortho_lightning.layers.parts import Part, part_of
-from ortho_lightning.layers.sampling import Sampling
+from ortho_lightning.layers.sampling import Sampling, Taken
+from ortho_lightning.layers.tracing import CompiledRuns, HookGuards
 from ortho_lightning.random import mix, number
 
 
@@ -186,7 +186,7 @@ class LayerRecorder:
                 if not isinstance(outputs, Tensor) or outputs.grad_fn is not None:
                     self._keep(name, part, tuple(map(sampled_node, nodes_of(outputs))), outputs)
 
-    def _keep(self, name: str, part: Part, nodes: tuple[Any, ...], outputs: Outputs | None) -> None:
+    def _keep(self, name: str, part: Part, nodes: tuple[Any, ...], outputs: Taken | None) -> None:
         if name not in self._reached:
             self.unreached.add(name)
         seed, memory = self._seed_of(name), self.memory.of(name)

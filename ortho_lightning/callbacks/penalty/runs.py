@@ -13,11 +13,8 @@ from ortho_lightning.layers import sampling
 from ortho_lightning.layers.filters import RunWeights, layer_filters
 from ortho_lightning.layers.hooks import in_transform
 from ortho_lightning.layers.parts import Part
-from ortho_lightning.layers.sampling import SampledInputs, Sampling
+from ortho_lightning.layers.sampling import SampledInputs, Sampling, Taken
 from ortho_lightning.regularizers import LayerView
-
-Outputs = Tensor | SampledInputs
-"""Sampled outputs as a hook leaves them: the outputs themselves, or the inputs to compute them from."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +27,7 @@ class Run:
     """Nodes of the run, of which one is in the graph of every loss that depends on its output; empty if not known."""
     weight: RunWeights | None
     """The weights of this run, where a later run would replace one."""
-    outputs: Outputs | None
+    outputs: Taken | None
     seed: int
     memory: dict[str, Tensor]
 
@@ -55,7 +52,7 @@ class Run:
 
 def sample(
     name: str, part: Part, args: Any, kwargs: Any, output: Any, options: Sampling, seed: int
-) -> tuple[Any, Outputs]:
+) -> tuple[Any, Taken]:
     """Return the output to hand on, and the sampled outputs of a run.
 
     Raises:
@@ -88,17 +85,8 @@ def _own_output(name: str, part: Part, output: Any) -> Tensor:
     if not own.is_floating_point():
         raise UnsupportedLayerError(name, f"its outputs are {own.dtype}, not floating-point numbers")
     if not sampling.covers_all_filters(part, own):
-        raise only_a_part(name, own)
+        raise sampling.only_a_part(name, own)
     return own
-
-
-def only_a_part(name: str, outputs: Tensor) -> UnsupportedLayerError:
-    """Return the error for outputs that are not those of all the layer's filters."""
-    return UnsupportedLayerError(
-        name,
-        f"its output of shape {tuple(outputs.shape)} is not that of all its filters, as under tensor "
-        "parallelism; use a weight-based regularizer, such as Gram() or LSH(probe='exact')",
-    )
 
 
 def _described(output: Any) -> str:

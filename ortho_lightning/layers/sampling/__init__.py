@@ -6,6 +6,7 @@ outputs without bias, ``(groups, n, k)``, at positions spread evenly over the ba
 
 from ortho_lightning.layers.sampling.inputs import (
     SampledInputs,
+    Taken,
     can_compute_again,
     outputs_from_inputs,
     sample_inputs,
@@ -17,6 +18,7 @@ from ortho_lightning.layers.sampling.tap import (
     channels,
     covers_all_filters,
     element_of,
+    only_a_part,
     sample_outputs,
     tap,
 )
@@ -24,12 +26,14 @@ from ortho_lightning.layers.sampling.tap import (
 __all__ = [
     "SampledInputs",
     "Sampling",
+    "Taken",
     "as_samples",
     "can_compute_again",
     "channels",
     "covers_all_filters",
     "draws_of",
     "element_of",
+    "only_a_part",
     "outputs_from_inputs",
     "sample_inputs",
     "sample_outputs",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +24,10 @@ class SampledInputs:
     x: Tensor
     stride: tuple[int, ...] = ()
     dilation: tuple[int, ...] = ()
+
+
+Taken: TypeAlias = Tensor | SampledInputs
+"""What a hook takes of a run: sampled outputs, or the inputs to compute them from."""
 
 
 def can_compute_again(layer: Layer) -> bool:

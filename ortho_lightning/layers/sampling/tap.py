@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from ortho_lightning.errors import UnsupportedLayerError
 from ortho_lightning.layers import weights
 from ortho_lightning.layers.filters import Layer, filter_counts, has_filters
 from ortho_lightning.layers.parts import part_of
@@ -199,6 +200,15 @@ def channels(layer: Layer, output: Tensor, axis: int | None = None) -> int:
         return 0
     size = output.shape[axis]
     return size if place.channels is None else len(range(*place.channels.indices(size)))
+
+
+def only_a_part(name: str, outputs: Tensor) -> UnsupportedLayerError:
+    """Return the error for outputs that are not those of all the layer's filters."""
+    return UnsupportedLayerError(
+        name,
+        f"its output of shape {tuple(outputs.shape)} is not that of all its filters, as under tensor "
+        "parallelism; use a weight-based regularizer, such as Gram() or LSH(probe='exact')",
+    )
 
 
 def covers_all_filters(layer: Layer, output: Any, axis: int | None = None) -> bool:

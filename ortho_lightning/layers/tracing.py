@@ -13,10 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ortho_lightning.callbacks.penalty.runs import Outputs, only_a_part
 from ortho_lightning.layers import sampling
 from ortho_lightning.layers.parts import Part
-from ortho_lightning.layers.sampling import Sampling
+from ortho_lightning.layers.sampling import Sampling, Taken
 
 
 class HookGuards:
@@ -61,7 +60,7 @@ class Trace:
     def clear(self) -> None:
         """Forget the runs."""
         self.ran = False
-        self.taken: tuple[Outputs, ...] = ()
+        self.taken: tuple[Taken, ...] = ()
 
 
 class CompiledRuns:
@@ -70,13 +69,15 @@ class CompiledRuns:
     Args:
         layers: the layers by name.
         sampling: how outputs are sampled; None: that a layer ran is all that is kept.
+        gradient: whether the samples keep their graph.
     """
 
-    def __init__(self, layers: Mapping[str, Part], sampling: Sampling | None) -> None:
+    def __init__(self, layers: Mapping[str, Part], sampling: Sampling | None, gradient: bool = True) -> None:
         self.open = False
         """Whether runs are kept."""
         self._layers = layers
         self._sampling = sampling
+        self._gradient = gradient
         self._traces = {name: Trace() for name in layers}
         self._draws = {name: torch.zeros(2, dtype=torch.int64) for name in layers}
 
@@ -103,6 +104,7 @@ class CompiledRuns:
         own = sampling.element_of(part, output)
         if not isinstance(own, Tensor) or not own.is_floating_point():
             return
+        own = own if self._gradient else own.detach()
         most, draws = self._sampling.max_samples, self._draws[name]
         if self._sampling.detach_inputs:
             x = args[0] if args else next(iter(kwargs.values()))
@@ -110,7 +112,7 @@ class CompiledRuns:
         else:
             trace.taken = (*trace.taken, sampling.sample_outputs(part, own, most, draws))
 
-    def collect(self) -> Iterator[tuple[str, tuple[Outputs | None, ...]]]:
+    def collect(self) -> Iterator[tuple[str, tuple[Taken | None, ...]]]:
         """Yield the layers that ran since the last call, with the samples of each run, and forget the runs.
 
         Raises:
@@ -125,5 +127,5 @@ class CompiledRuns:
                 if isinstance(outputs, Tensor) and not sampling.covers_all_filters(
                     self._layers[name], outputs, axis=-1
                 ):
-                    raise only_a_part(name, outputs)
+                    raise sampling.only_a_part(name, outputs)
             yield name, (taken if self._sampling is not None else (None,))
