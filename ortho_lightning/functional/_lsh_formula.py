@@ -39,9 +39,9 @@ def penalty_of_similarity(similarity: Tensor, lambda1: float, lambda2: float, re
 
 
 def signs(outputs: Tensor, gamma: float | None) -> Tensor:
-    """Return the smooth signs tanh(gamma z), or the hard ones, with sgn(0) = -1, for ``gamma=None``."""
+    """Return the smooth signs tanh(gamma z), or the hard ones, with sgn(0) = -1, for ``gamma=None``; NaN of NaN."""
     if gamma is None:
-        return torch.where(outputs > 0, 1.0, -1.0).to(outputs.dtype)
+        return torch.where(outputs > 0, 1.0, -1.0).to(outputs.dtype) + 0.0 * outputs.clamp(-1.0, 1.0)
     return torch.tanh(gamma * outputs)
 
 

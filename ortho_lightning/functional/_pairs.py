@@ -75,7 +75,10 @@ def sum_pairs(vectors: Tensor, bins: int, scale: float, angles_: Callable[[Tenso
 
 
 def summaries(found: Sequence[PairSums]) -> list[PairSummary]:
-    """Return the summary of each; NaN, with an empty histogram, where there is no pair. Waits for each device once."""
+    """Return the summary of each; NaN, with an empty histogram, where there is no pair or a number is not finite.
+
+    Each device is waited for once.
+    """
     parts = iter(on_host([part for each in found for part in (each.sums, each.extremes, each.counts)]))
     return [_summary(each.pairs, next(parts), next(parts), next(parts)) for each in found]
 
@@ -105,6 +108,9 @@ def _summary(pairs: int, sums: Tensor, extremes: Tensor, counts: Tensor) -> Pair
         return PairSummary(0, nan, nan, 0.0, 0.0, nan, nan, nan, counts)
     deviation, squares, similarity_squares = sums.tolist()
     lowest, highest = extremes.tolist()
+    if not math.isfinite(squares):  # NaN has no bin
+        lowest = highest = math.nan
+        counts = torch.zeros_like(counts)
     mean = deviation / pairs
     return PairSummary(
         pairs=pairs,

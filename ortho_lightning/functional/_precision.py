@@ -47,13 +47,14 @@ def unit(vectors: Tensor, dim: int) -> Tensor:
     """Divide vectors along ``dim`` by their lengths; zero vectors stay zero and get zero gradient.
 
     So do vectors near the smallest number of the dtype, whose gradient, of the order of 1 / length, would overflow.
+    Vectors that are not finite become NaN, so that a training that diverged does not look like one of right angles.
     """
     # The largest entry is divided out first so that squares neither overflow nor vanish. It needs no gradient:
     # the direction does not depend on it.
     if vectors.shape[dim] == 0:
         return vectors
     largest = vectors.detach().abs().amax(dim=dim, keepdim=True)
-    counts = largest > 1e6 * torch.finfo(vectors.dtype).tiny
+    counts = ~(largest <= 1e6 * torch.finfo(vectors.dtype).tiny)  # true for NaN
     vectors = torch.where(counts, vectors, 0.0) / torch.where(counts, largest, 1.0)
     length = torch.linalg.vector_norm(vectors, dim=dim, keepdim=True)
     return vectors / torch.where(counts, length, 1.0)

@@ -71,7 +71,7 @@ def pairwise_angles(kernel: Tensor, degrees: bool = True) -> Tensor:
 
 def _safe_arccos(cosines: Tensor) -> Tensor:
     # arccos has an infinite slope at +-1, which times the zero slope of the cosine there would give NaN.
-    inside = cosines.abs() < 1
+    inside = ~(cosines.abs() >= 1)  # true for NaN
     ends = torch.where(cosines > 0, 0.0, math.pi).to(cosines.dtype)
     return torch.where(inside, torch.arccos(torch.where(inside, cosines, 0.0)), ends)
 
@@ -125,7 +125,8 @@ class AngleStatistics:
     """Statistics of all pairwise angles of a kernel, in degrees, and their histogram over [0, 180].
 
     ``d`` is the dimension of the filters. ``counts[b]`` is the number of pairs in bin b of ``len(counts)`` equal bins,
-    ``std`` that of the population. The statistics are NaN, and the histogram empty, where there is no pair.
+    ``std`` that of the population. The statistics are NaN, and the histogram empty, where there is no pair or a
+    filter is not finite.
     """
 
     d: int

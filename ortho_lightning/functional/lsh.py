@@ -125,7 +125,7 @@ def lsh_similarity_exact(kernel: Tensor) -> Tensor:
     """
     cosines = pairwise_cosines(kernel)
     # arcsin has an infinite slope at +-1, which times the zero slope of the cosine there would give NaN
-    inside = cosines.abs() < 1
+    inside = ~(cosines.abs() >= 1)  # true for NaN
     return torch.where(inside, 2 / math.pi * torch.arcsin(torch.where(inside, cosines, 0.0)), cosines.detach().sign())
 
 

@@ -78,7 +78,8 @@ class ResponseStatistics:
     """Statistics of all response angles of a layer, in degrees, and their histogram over [0, 180].
 
     ``n`` is the number of samples. ``counts[b]`` is the number of pairs in bin b of ``len(counts)`` equal bins, ``std``
-    that of the population. The statistics are NaN, and the histogram empty, where there is no pair or no sample.
+    that of the population. The statistics are NaN, and the histogram empty, where there is no pair, no
+    sample, or an output is NaN.
     """
 
     n: int

@@ -157,3 +157,20 @@ def test_statistics_without_pairs():
     found = OF.angle_statistics(torch.ones(1, 3))
     assert found.pairs == 0
     assert math.isnan(found.mean)
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), -float("inf")])
+def test_filters_that_are_not_finite_do_not_look_orthogonal(wrong):
+    kernel = torch.eye(4, 6)
+    kernel[1, 2] = wrong
+    cosines = OF.pairwise_cosines(kernel)
+    assert cosines[1].isnan().all()
+    assert torch.equal(cosines[[0, 2, 3]][:, [0, 2, 3]], torch.eye(3))
+    statistics = OF.angle_statistics(kernel)
+    for value in (statistics.mean, statistics.std, statistics.min, statistics.max, statistics.max_abs_cos):
+        assert math.isnan(value)
+    assert statistics.counts.sum() == 0
+    assert math.isnan(OF.response_statistics(kernel * float("nan")).std)
+    assert OF.lsh_similarity(kernel.T * wrong).isnan().any()
+    assert OF.lsh_similarity_exact(kernel).isnan().any()
+    assert OF.pairwise_angles(kernel).isnan().sum() == 3
