@@ -1,16 +1,12 @@
 """MLflow in a browser, on the store of a training: its page shows the histograms, the figures and the scalars."""
 
-import os
-import signal
-import socket
-import subprocess
 import sys
 import time
-import urllib.request
 
 import pytest
 
 from tests.callbacks.test_mlflow import LAYERS, train
+from tests.integration.serving import served
 
 pytestmark = pytest.mark.slow
 
@@ -38,27 +34,10 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def address(run):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{run[0]}/mlflow.db"]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
-    # a session of its own, whose workers end with it
-    server = subprocess.Popen(command, cwd=run[0], env=environment, start_new_session=True, **quiet)
-    try:
-        for _ in range(200):
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5)
-                break
-            except OSError:
-                assert server.poll() is None, "MLflow's server ended"
-                time.sleep(0.5)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait()
+    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true"}
+    with served([*command, "--workers", "1"], "health", cwd=run[0], environment=quiet) as found:
+        yield found
 
 
 def until(browser, condition, script, *arguments, seconds=90):

@@ -2,15 +2,13 @@
 
 import json
 import re
-import socket
-import subprocess
 import sys
 import time
-import urllib.request
 
 import pytest
 
 from tests.integration.commands import TINY, run_script
+from tests.integration.serving import served
 
 pytestmark = pytest.mark.slow
 
@@ -42,23 +40,8 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def address(run):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(run), "--host", "127.0.0.1"]
-    server = subprocess.Popen([*command, "--port", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        for _ in range(200):
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/data/runs", timeout=5)
-                break
-            except OSError:
-                assert server.poll() is None, "TensorBoard ended"
-                time.sleep(0.3)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.terminate()
-        server.wait()
+    with served([sys.executable, "-m", "tensorboard.main", "--logdir", str(run)], "data/runs") as found:
+        yield found
 
 
 @pytest.fixture

@@ -38,6 +38,7 @@ class DecoupledTerm(PenaltyTerm):
 
     def __init__(self, options: TermOptions, state: TermState) -> None:
         super().__init__(options, state)
+        self._memory = state.memory
         self._trainer: Any = None
         self._handles: list[RemovableHandle] = []
         self._seen: set[str] = set()

@@ -78,7 +78,6 @@ class PenaltyTerm(ABC):
         """The last total penalty before weight, without graph."""
         self._options = options
         self._weight = state.weight
-        self._memory = state.memory
         self._layers = state.layers
         self._steps = state.steps
         self._scalars = state.scalars
