@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ortho_lightning.errors import ConfigurationError
+from ortho_lightning.functional._cosines import closed_cosines
 from ortho_lightning.functional._pairs import PairSummary, PairSums, sum_pairs, summaries
 from ortho_lightning.functional._precision import full_precision, unit
 
@@ -39,8 +40,7 @@ def pairwise_cosines(kernel: Tensor) -> Tensor:
                 [1., 1., 0.],
                 [0., 0., 1.]])
     """
-    directions = unit(kernel, dim=-1)
-    return directions @ directions.mT
+    return closed_cosines(kernel)
 
 
 @full_precision
