@@ -1,7 +1,7 @@
 """Cosines between filters in two matrix products: one forward, and one backward where automatic ones make two.
 
-No copy of the kernel but one is made, scaled by each filter's largest number so that no square overflows; the lengths are
-read from the diagonal of the products. A second derivative goes through the formula as it reads.
+No copy of the kernel but one is made, scaled by each filter's largest number so that no square overflows; the lengths
+are read from the diagonal of the products. A second derivative goes through the formula as it reads.
 """
 
 from __future__ import annotations
