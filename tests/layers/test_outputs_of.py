@@ -10,7 +10,7 @@ from torch import nn
 from ortho_lightning import LSH, AngleMonitor, GradientShare, Gram, OrthogonalityCallback, layers
 from ortho_lightning import functional as OF
 from ortho_lightning.errors import ConfigurationError, LayerSelectionError, UnsupportedLayerError
-from ortho_lightning.layers import OutputsOf
+from ortho_lightning.layers import OutputsOf, registry
 from ortho_lightning.regularizers import KoLeo, Regularizer, Sampling, vicreg_cov
 from ortho_lightning.regularizers import decov as decov_of_the_package
 from tests.callbacks.helpers import PACKAGES, boring, make_trainer
@@ -213,6 +213,38 @@ def test_outputs_that_are_no_tensor_say_what_to_give():
     callback = OrthogonalityCallback(OnOutputs(decov), layers=OutputsOf("net.rnn"), monitor=None)
     with pytest.raises(UnsupportedLayerError, match=r"'net\.rnn:output'.*tuple of 2.*OutputsOf.*element="):
         make_trainer(callback).fit(module, [torch.zeros(1)])
+
+
+@pytest.mark.parametrize("element", [0, "z", "T"])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_single_tensor_has_no_elements(element, compiled):
+    torch._dynamo.reset()
+    module = module_of(PACKAGES[0], network())
+    if compiled:
+        module.net.compile(backend="eager")
+    callback = OrthogonalityCallback(OnOutputs(decov), layers=OutputsOf("net.projector", element), monitor=None)
+    with pytest.raises(UnsupportedLayerError, match=r"'net\.projector'.* is a single tensor: leave element= out"):
+        make_trainer(callback).fit(module, [torch.zeros(1)])
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize(("element", "message"), [(7, "tuple of 2, of which element=7.*"), (None, "tuple of 2.*")])
+def test_an_element_of_a_registered_kernel_is_named_where_it_is_registered(monkeypatch, element, message):
+    monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
+
+    class Pair(nn.Linear):
+        def forward(self, x):
+            return super().forward(x.flatten(1)), x
+
+    class First(nn.Sequential):
+        def forward(self, x):
+            return self[0](x)[0]
+
+    layers.register(Pair)(lambda module: layers.Kernel("weight", outputs=layers.Outputs(-1, "bias", element)))
+    callback = OrthogonalityCallback(OnOutputs(decov), layers="net.0", monitor=None)
+    with pytest.raises(UnsupportedLayerError, match=f"'net.0'.*{message}Outputs\\(element=") as raised:
+        make_trainer(callback).fit(module_of(PACKAGES[0], First(Pair(108, 4))), [torch.zeros(1)])
+    assert "OutputsOf" not in str(raised.value)
 
 
 def test_a_layer_with_filters_is_meant_by_its_filters_unless_its_outputs_are_asked_for():
