@@ -294,3 +294,20 @@ def test_response_angles_of_a_block_are_measured_without_a_penalty():
     expected = OF.response_statistics(reference(views()[0]))
     assert found.n == 7
     assert math.isclose(found.mean, expected.mean, rel_tol=1e-5)
+
+
+def test_the_report_has_the_response_angles_of_outputs_and_none_of_filters():
+    module = module_of(PACKAGES[0], network())
+    callback = OrthogonalityCallback(
+        OnOutputs(decov), layers=["net.projector", "net.backbone.0"], log_every_n_steps=1,
+        monitor=AngleMonitor(["net.projector", "net.backbone.0"], every_n_steps=1, spectra_every_n_steps=1),
+    )  # fmt: skip
+    make_trainer(callback).fit(module, [torch.zeros(1)])
+    filters, outputs = callback.angle_report()
+    assert [filters["name"], outputs["name"]] == ["net.backbone.0", "net.projector"]
+    assert list(filters) == list(outputs)
+    assert outputs["response_std"] == callback.monitor.responses["net.projector"].std
+    assert outputs["response_samples"] == 7
+    of_filters = [key for key in outputs if key != "name" and not key.startswith("response")]
+    assert len(of_filters) == 17
+    assert all(outputs[key] is None and filters[key] is not None for key in of_filters)
