@@ -117,5 +117,41 @@ def test_a_class_that_cannot_be_an_adapter_is_rejected():
 
     with pytest.raises(ConfigurationError, match=r"register\(Greedy\): it needs a static method serves"):
         register(Greedy)
+
+    class OfAnInstance(Adapter):
+        def serves(self, logger):
+            return False
+
+    with pytest.raises(ConfigurationError, match=r"register\(OfAnInstance\).*@staticmethod"):
+        register(OfAnInstance)
+
+    class WithoutPicture(Adapter):
+        takes_pictures = True
+
+        @classmethod
+        def serves(cls, logger):
+            return False
+
+    with pytest.raises(ConfigurationError, match=r"register\(WithoutPicture\).*picture\(tag, pixels, step\)"):
+        register(WithoutPicture)
     with pytest.raises(ArgumentTypeError, match="must be a subclass of Adapter"):
         register(Notebook)
+
+
+def test_an_adapter_that_fails_with_a_figure_is_named():
+    class Torn(Notebook):
+        pass
+
+    @register
+    class TornAdapter(Adapter):
+        takes_pictures = True
+
+        @staticmethod
+        def serves(logger):
+            return isinstance(logger, Torn)
+
+        def picture(self, tag, pixels, step):
+            raise OSError("no paper")
+
+    with pytest.warns(UserWarning, match=r"TornAdapter\.picture raised OSError\('no paper'\)"):
+        make_trainer(AngleMonitor(), logger=Torn()).fit(vision_module(), images(4))
