@@ -34,9 +34,10 @@ def _reason(pattern: str, known: Sequence[Candidate]) -> str:
     of_module, of_part = halves(pattern)
     matched = [each for each in known if fnmatchcase(each.name, of_module)]
     with_parts = [each for each in matched if any(each.parts)]
-    if of_part is not None and with_parts:
+    if with_parts:
+        how = "" if of_part is not None else ", each selected only by a pattern that names it, name:part"
         return " ".join(
-            f"Module {each.name!r} matched; its parts are {', '.join(filter(None, each.parts))}."
+            f"Module {each.name!r} matched; its parts are {', '.join(filter(None, each.parts))}{how}."
             for each in _one_a_class(with_parts)
         )
     own = [each for each in matched if not each.parts and any(True for _ in each.module.parameters(recurse=False))]
