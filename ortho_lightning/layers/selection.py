@@ -67,8 +67,9 @@ def select_parts(
         model: any module.
         layers: None for every Conv1d/2d/3d and Linear with two or more filters a group; a shell-style pattern for the
             whole dotted name (``*`` also crosses dots), with ``:`` and a pattern for the part or without, which means
-            every part; a list of patterns; or a predicate ``(name, module) -> bool``. A pattern that matches no layer
-            with filters means the outputs of the modules that it matches, see :class:`OutputsOf`.
+            every part, or ``:part``, which means that of any module; a list of patterns; or a predicate
+            ``(name, module) -> bool``. A pattern that matches no layer with filters means the outputs of the modules
+            that it matches, see :class:`OutputsOf`.
         exclude: likewise; None excludes nothing.
         outputs: True: the layers' outputs will be needed, not only their filters; "allowed": one of both will do.
 

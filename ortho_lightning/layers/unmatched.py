@@ -50,8 +50,8 @@ def _reason(pattern: str, known: Sequence[Candidate]) -> str:
     if matched and of_module != "*":
         named = ", ".join(repr(each.name) for each in matched[:_MOST])
         return (
-            f"Modules that matched, {named}, have no filters of their own, and filters are all that is read here: a "
-            "regularizer on outputs sets sampling = Sampling()."
+            f"Modules that matched, {named}, have no filters of their own, and a regularizer without sampling reads "
+            "filters only. A penalty on outputs sets sampling = Sampling()."
         )
     return ""
 

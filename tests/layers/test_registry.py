@@ -164,7 +164,10 @@ def test_a_pattern_that_matches_no_part_says_what_its_module_has(own_entries):
     model = nn.ModuleDict({"towers": Towers(), "block": nn.Sequential(nn.Linear(3, 4), nn.ReLU())})
     with pytest.raises(LayerSelectionError, match=r"'towers' holds parameters, but its class Towers.*layers\.register"):
         layers.select_parts(model, "towers")
-    with pytest.raises(LayerSelectionError, match=r"'block'.*no filters of their own.*sampling = Sampling\(\)"):
+    with pytest.raises(
+        LayerSelectionError,
+        match=r"'block'.*no filters of their own.*without sampling reads filters only.*sampling = Sampling\(\)",
+    ):
         layers.select_parts(model, "block")
     layers.register(Towers)(
         lambda module: {"user": layers.Kernel("user"), "item": layers.Kernel("item", layers.Columns())}
