@@ -247,6 +247,24 @@ def test_an_element_of_a_registered_kernel_is_named_where_it_is_registered(monke
     assert "OutputsOf" not in str(raised.value)
 
 
+def test_a_registered_element_of_a_single_tensor_is_named_and_a_monitor_measures_nothing_false(monkeypatch):
+    monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
+
+    class Own(nn.Linear):
+        def forward(self, x):
+            return super().forward(x.flatten(1))
+
+    layers.register(Own)(lambda module: layers.Kernel("weight", outputs=layers.Outputs(-1, "bias", 0)))
+    callback = OrthogonalityCallback(OnOutputs(decov), layers="net.0", monitor=None)
+    with pytest.raises(
+        UnsupportedLayerError, match=r"'net\.0'.* is a single tensor: leave element= of .*Outputs\(elem"
+    ):
+        make_trainer(callback).fit(module_of(PACKAGES[0], nn.Sequential(Own(108, 4))), [torch.zeros(1)])
+    monitor = AngleMonitor(["net.0", OutputsOf("net.0", element=0)], every_n_steps=1)
+    make_trainer([monitor]).fit(module_of(PACKAGES[0], nn.Sequential(Own(108, 4))), [torch.zeros(1)])
+    assert monitor.responses == {}
+
+
 def test_a_layer_with_filters_is_meant_by_its_filters_unless_its_outputs_are_asked_for():
     model = network()
     assert list(layers.select_parts(model, "projector.*", outputs=True)) == ["projector.0", "projector.2"]
