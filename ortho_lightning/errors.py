@@ -24,18 +24,33 @@ class LayerSelectionError(ConfigurationError):
         selection: the option and its value.
         available: names of the layers that could be selected.
         suggestion: a pattern that was probably meant.
+        reason: why nothing was selected, in whole sentences.
+        by_name: names of further layers, which are selected only if a pattern names them.
     """
 
-    def __init__(self, selection: str, available: Iterable[str], suggestion: str | None = None) -> None:
-        names = list(available)
-        shown = ", ".join(names[:40]) + (f", ... ({len(names)} in all)" if len(names) > 40 else "")
-        message = f"{selection} selects no layer."
+    def __init__(
+        self,
+        selection: str,
+        available: Iterable[str],
+        suggestion: str | None = None,
+        reason: str = "",
+        by_name: Iterable[str] = (),
+    ) -> None:
+        usual, further = list(available), list(by_name)
+        sentences = [f"{selection} selects no layer.", reason]
         if suggestion is not None:
-            message += f" Patterns are for whole names, from the top of the model: did you mean {suggestion!r}?"
-        message += (
-            f" The model's layers are: {shown}." if names else " The model has no layer with two or more filters."
-        )
-        super().__init__(message)
+            sentences.append(f"Patterns are for whole names, from the top of the model: did you mean {suggestion!r}?")
+        if usual:
+            sentences.append(f"The model's layers are: {_listed(usual, 40)}.")
+        if further:
+            sentences.append(f"Layers that a pattern must name are: {_listed(further, 12)}.")
+        if not usual and not further:
+            sentences.append("The model has no layer with two or more filters.")
+        super().__init__(" ".join(filter(None, sentences)))
+
+
+def _listed(names: list[str], most: int) -> str:
+    return ", ".join(names[:most]) + (f", ... ({len(names)} in all)" if len(names) > most else "")
 
 
 class UnsupportedLayerError(ConfigurationError, TypeError):

@@ -11,7 +11,7 @@ from torch import nn
 
 from ortho_lightning import OrthogonalityCallback, layers
 from ortho_lightning import functional as OF
-from ortho_lightning.errors import ConfigurationError
+from ortho_lightning.errors import ConfigurationError, LayerSelectionError
 from ortho_lightning.regularizers import Anchored, Diversity, LayerView, Orthonormal
 from tests.callbacks.helpers import boring, make_trainer
 
@@ -154,6 +154,11 @@ def test_adapters_are_found_as_layers_and_as_parts_but_not_twice():
     parts = layers.select_parts(model, ["*:A.default", "*.lora_A.default"])
     assert len(parts) == 4
     assert all(name.endswith(":A.default") for name in parts)
+    with pytest.raises(
+        LayerSelectionError, match=r"q_proj' matched; its parts are A\.default, B\.default, each selected"
+    ):
+        layers.select_parts(model, "*.q_proj")
+    assert [name.rpartition(".")[2] for name in layers.select_parts(model, "*.q_proj.base_layer")] == ["base_layer"] * 2
     module = next(part for part in model.modules() if hasattr(part, "lora_A"))
     columns = layers.parts_of(module)["B.default"]
     torch.testing.assert_close(layers.layer_filters(columns)[0], module.lora_B["default"].weight.T)

@@ -245,7 +245,8 @@ class AngleMonitor(LightningCallback):
             response_min, response_max, response_rms_similarity, response_max_abs_similarity, response_samples,
             response_sampling_error (standard deviation of an angle by sampling), response_std_before (in the first step
             of the fit). With ``spectra_every_n_steps`` also stable_rank, effective_rank, largest_singular_value,
-            smallest_singular_value and dead_filters, as they are now.
+            smallest_singular_value and dead_filters, as they are now. A layer that is a module's outputs has response
+            angles only: all that is of filters is None.
 
         Raises:
             ConfigurationError: without a module before the first ``fit``.

@@ -11,7 +11,6 @@ from torch import nn
 from ortho_lightning.layers.filters import filter_counts
 from ortho_lightning.layers.parts import Part, parts_of
 from ortho_lightning.layers.registry import is_default
-from ortho_lightning.layers.weights import holder_of
 
 
 @dataclass(frozen=True)
@@ -55,16 +54,22 @@ class Candidate:
             return {}
         return {name: part for name, part in self.ordinary.items() if filter_counts(part)[1] >= 2}
 
+    @property
+    def by_name(self) -> list[str]:
+        """The names of the layers that are selected only by a pattern that names them or their module."""
+        return [] if is_default(self.module) else list(map(self._full, self.parts))
+
     def matching(self, pattern: str) -> list[Found]:
         """Return the parts that a pattern matches: ``name``, which means every part, or ``name:part``.
 
+        ``:part`` means a part of any module.
         What is there on request only is matched where the pattern names a part that none of the others has.
         """
         if fnmatchcase(self.name, pattern):
             keys = [key for key, part in self.parts.items() if not _on_request(part)]
         else:
-            of_module, colon, of_part = pattern.rpartition(":")
-            if not colon or not fnmatchcase(self.name, of_module):
+            of_module, of_part = halves(pattern)
+            if of_part is None or not fnmatchcase(self.name, of_module):
                 return []
             named = [key for key in self.parts if fnmatchcase(key, of_part)]
             keys = [key for key in named if not _on_request(self.parts[key])] or named
@@ -72,6 +77,12 @@ class Candidate:
 
     def _full(self, key: str) -> str:
         return f"{self.name}:{key}" if key else self.name
+
+
+def halves(pattern: str) -> tuple[str, str | None]:
+    """Return the patterns for the module and for its part; None where a pattern has none for the part."""
+    of_module, colon, of_part = pattern.rpartition(":")
+    return (of_module or "*", of_part) if colon else (pattern, None)
 
 
 def named_modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -106,7 +117,7 @@ def without_repeats(found: Iterable[Found]) -> dict[str, Part]:
     for item in found:
         kernel = item.part.kernel
         if kernel is not None:
-            places = [holder_of(item.part.module, name) for name in kernel.weights]
+            places = [item.part.holder(name) for name in kernel.weights]
             key = (*((id(holder), name) for holder, name in places), kernel.filters)
             if key in seen:
                 continue

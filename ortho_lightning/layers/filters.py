@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -47,20 +47,15 @@ def filter_counts(layer: Layer) -> tuple[int, int]:
     """
     part = part_of(layer)
     kernel = _kernel(part)
-    shapes = tuple(weights.shape_of(*weights.holder_of(part.module, name)) for name in kernel.weights)
+    shapes = tuple(weights.shape_of(*part.holder(name)) for name in kernel.weights)
     known = tuple(tuple(shape) for shape in shapes if shape is not None)
     if len(known) == len(shapes):
-        return _counts(kernel.filters, known)
+        groups, k, _ = _checked(part, _answer(part, known))
+        return groups, k
     if kernel.counts is not None:
         return kernel.counts
     with torch.no_grad():
         groups, k, _ = layer_filters(part).shape
-    return groups, k
-
-
-@functools.lru_cache(maxsize=4096)  # asked in every run of every layer
-def _counts(filters: Callable[..., Tensor], shapes: tuple[tuple[int, ...], ...]) -> tuple[int, int]:
-    groups, k, _ = _checked(filters(*(torch.empty(shape, device="meta") for shape in shapes))).shape
     return groups, k
 
 
@@ -91,7 +86,9 @@ def layer_filters(layer: Layer, weight: Tensor | RunWeights | None = None) -> Te
     part = part_of(layer)
     kernel = _kernel(part)
     given = (weight,) if isinstance(weight, Tensor) else weight
-    return _checked(kernel.filters(*(given or _read(part))))
+    filters = kernel.filters(*(given or _read(part)))
+    _checked(part, _shape(filters))
+    return filters
 
 
 def weight_of_run(layer: Layer) -> RunWeights | None:
@@ -103,7 +100,7 @@ def weight_of_run(layer: Layer) -> RunWeights | None:
     part = part_of(layer)
     if part.kernel is None:
         return None
-    made = [weights.of_run(*weights.holder_of(part.module, name)) for name in part.kernel.weights]
+    made = [weights.of_run(*part.holder(name)) for name in part.kernel.weights]
     return _read(part) if any(weight is not None for weight in made) else None
 
 
@@ -115,7 +112,7 @@ def remake_weights(layer: Layer) -> None:
     part = part_of(layer)
     if part.kernel is not None:
         for name in part.kernel.weights:
-            weights.remake(*weights.holder_of(part.module, name))
+            weights.remake(*part.holder(name))
 
 
 def weight_parameters(layer: Layer) -> list[Tensor]:
@@ -126,7 +123,7 @@ def weight_parameters(layer: Layer) -> list[Tensor]:
     part = part_of(layer)
     if part.kernel is None:
         return list(part.module.parameters())
-    found = [weights.parameters_of(*weights.holder_of(part.module, name)) for name in part.kernel.weights]
+    found = [weights.parameters_of(*part.holder(name)) for name in part.kernel.weights]
     return [parameter for own in found for parameter in own]
 
 
@@ -135,11 +132,11 @@ def trains(layer: Layer) -> bool:
     part = part_of(layer)
     if part.kernel is None:
         return any(parameter.requires_grad for parameter in part.module.parameters())
-    return any(weights.requires_grad(*weights.holder_of(part.module, name)) for name in part.kernel.weights)
+    return any(weights.requires_grad(*part.holder(name)) for name in part.kernel.weights)
 
 
 def _read(part: Part) -> RunWeights:
-    return tuple(weights.effective(*weights.holder_of(part.module, name)) for name in _kernel(part).weights)
+    return tuple(weights.effective(*part.holder(name)) for name in _kernel(part).weights)
 
 
 def _kernel(part: Part) -> Kernel:
@@ -148,8 +145,25 @@ def _kernel(part: Part) -> Kernel:
     return part.kernel
 
 
-def _checked(filters: Tensor) -> Tensor:
-    if not isinstance(filters, Tensor) or filters.dim() != 3:
-        found = tuple(filters.shape) if isinstance(filters, Tensor) else type(filters).__name__
-        raise ConfigurationError(f"Kernel.filters gave {found}: filters are a tensor (groups, k, d)")
-    return filters
+def _answer(part: Part, shapes: tuple[tuple[int, ...], ...]) -> tuple[int, ...] | str:
+    """Return the shape of what the kernel gives for weights of these shapes."""
+    try:
+        return _shape_for(_kernel(part).filters, shapes)
+    except Exception as error:
+        told = str(error) if isinstance(error, ConfigurationError) else f"Kernel.filters raised {error!r}"
+        raise ConfigurationError(f"{part.kind}: {told} (weights of {', '.join(map(str, shapes))})") from error
+
+
+@functools.lru_cache(maxsize=4096)  # asked in every run of every layer
+def _shape_for(filters: Callable[..., Tensor], shapes: tuple[tuple[int, ...], ...]) -> tuple[int, ...] | str:
+    return _shape(filters(*(torch.empty(shape, device="meta") for shape in shapes)))
+
+
+def _shape(filters: Any) -> tuple[int, ...] | str:
+    return tuple(filters.shape) if isinstance(filters, Tensor) else type(filters).__name__
+
+
+def _checked(part: Part, shape: tuple[int, ...] | str) -> tuple[int, ...]:
+    if isinstance(shape, str) or len(shape) != 3:
+        raise ConfigurationError(f"{part.kind}: Kernel.filters gave {shape}: filters are a tensor (groups, k, d)")
+    return shape

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ortho_lightning.errors import ConfigurationError
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -15,6 +17,9 @@ class Rows:
     Args:
         groups: parts of the first axis whose filters are compared with one another only, such as attention heads.
         block: ``(i, n)``: of n equal blocks of the first axis only the i-th, from 0; for fused projections.
+
+    Raises:
+        ConfigurationError: when called, for a weight that cannot be divided equally.
     """
 
     groups: int = 1
@@ -22,10 +27,8 @@ class Rows:
 
     def __call__(self, weight: Tensor) -> Tensor:
         """Return ``(groups, k, d)``."""
-        i, n = self.block
-        size = weight.shape[0] // n
-        own = weight if n == 1 else weight.narrow(0, i * size, size)
-        return own.reshape(self.groups, size // self.groups, -1)
+        own = _block(self, weight, 0)
+        return own.reshape(self.groups, _share(self, "groups", own.shape[0], self.groups), -1)
 
     @property
     def is_whole(self) -> bool:
@@ -43,6 +46,9 @@ class Columns:
         groups: of a convolution: parts of the first axis with filters of their own.
         heads: parts of the filters that are compared with one another only, such as attention heads.
         block: ``(i, n)``: of n equal blocks of the second axis only the i-th, from 0; for fused projections.
+
+    Raises:
+        ConfigurationError: when called, for a weight that cannot be divided equally.
     """
 
     groups: int = 1
@@ -51,17 +57,35 @@ class Columns:
 
     def __call__(self, weight: Tensor) -> Tensor:
         """Return ``(groups * heads, k, d)``."""
-        i, n = self.block
-        size = weight.shape[1] // n
-        own = weight if n == 1 else weight.narrow(1, i * size, size)
-        parts = own.reshape(self.groups, own.shape[0] // self.groups, size, -1)
+        own = _block(self, weight, 1)
+        inputs, size = own.shape[:2]
+        parts = own.reshape(self.groups, _share(self, "groups", inputs, self.groups), size, -1)
         filters = parts.transpose(1, 2).flatten(2)
-        return filters if self.heads == 1 else filters.reshape(self.groups * self.heads, size // self.heads, -1)
+        if self.heads == 1:
+            return filters
+        return filters.reshape(self.groups * self.heads, _share(self, "heads", size, self.heads), -1)
 
     @property
     def is_whole(self) -> bool:
         """Whether the filters are the whole weight."""
         return self.block[1] == 1
+
+
+def _block(filters: Rows | Columns, weight: Tensor, axis: int) -> Tensor:
+    """Return one of n equal blocks of an axis."""
+    i, n = filters.block
+    if n == 1:
+        return weight
+    size = _share(filters, "block", weight.shape[axis], n)
+    if not 0 <= i < n:
+        raise ConfigurationError(f"{filters}: block=(i, n) is the i-th of n equal blocks, from 0 to n - 1")
+    return weight.narrow(axis, i * size, size)
+
+
+def _share(filters: Rows | Columns, option: str, size: int, n: int) -> int:
+    if size % n:
+        raise ConfigurationError(f"{filters}: {option} divides an axis of {size} into {n} parts, which are not equal")
+    return size // n
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from ortho_lightning.errors import ConfigurationError
+from ortho_lightning.layers import weights
 from ortho_lightning.layers.kernels import Kernel, Outputs
 from ortho_lightning.layers.registry import kernels_of
 
@@ -37,6 +38,21 @@ class Part:
     def kind(self) -> str:
         """What to call it in a message."""
         return type(self.module).__name__ + (f" (part {self.key!r})" if self.key else "")
+
+    def holder(self, name: str) -> tuple[nn.Module, str]:
+        """Return the module that holds an attribute that the kernel names by a dotted name, and its name there.
+
+        Raises:
+            ConfigurationError: if there is none, naming the class and the part.
+        """
+        try:
+            holder, own = weights.holder_of(self.module, name)
+        except AttributeError:
+            pass
+        else:
+            if weights.holds(holder, own):
+                return holder, own
+        raise ConfigurationError(f"{self.kind}: its registered kernel names {name!r}, which the module does not have")
 
     @property
     def why_no_outputs(self) -> str:

@@ -91,6 +91,8 @@ def kernels_of(module: nn.Module) -> dict[str, Kernel]:
             f"the function registered for {type(module).__name__} returned {found!r}: it must be a Kernel, or several "
             "by name"
         )
+    for key, kernel in by_name.items():
+        _check(module, key, kernel)
     return dict(by_name)
 
 
@@ -98,6 +100,23 @@ def is_default(module: nn.Module) -> bool:
     """Return whether ``layers=None`` means the module too."""
     entry = _entry_of(module)
     return entry is not None and entry.default
+
+
+def _check(module: nn.Module, key: str, kernel: Kernel) -> None:
+    """Reject a kernel whose weight is no name, or whose filters are a class."""
+    what = f"the function registered for {type(module).__name__}" + (f", part {key!r}" if key else "")
+    names = (kernel.weight,) if isinstance(kernel.weight, str) else kernel.weight
+    if not isinstance(names, tuple | list) or not names or not all(isinstance(name, str) for name in names):
+        raise ConfigurationError(
+            f"{what}: the weight of a Kernel is the name of an attribute or several names, not a "
+            f"{type(kernel.weight).__name__}"
+        )
+    if isinstance(kernel.filters, type) or not callable(kernel.filters):
+        shown = getattr(kernel.filters, "__name__", repr(kernel.filters))
+        raise ConfigurationError(
+            f"{what}: the filters of a Kernel are a function of the weight, such as Rows(); write {shown}() if "
+            f"{shown} is a class"
+        )
 
 
 def _entry_of(module: nn.Module) -> _Entry | None:

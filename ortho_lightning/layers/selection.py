@@ -14,6 +14,7 @@ from ortho_lightning.layers.candidates import Candidate, Found, candidates, in_o
 from ortho_lightning.layers.filters import filter_counts
 from ortho_lightning.layers.kernels import Outputs
 from ortho_lightning.layers.parts import Part
+from ortho_lightning.layers.unmatched import unmatched
 
 
 @dataclass(frozen=True)
@@ -66,15 +67,16 @@ def select_parts(
         model: any module.
         layers: None for every Conv1d/2d/3d and Linear with two or more filters a group; a shell-style pattern for the
             whole dotted name (``*`` also crosses dots), with ``:`` and a pattern for the part or without, which means
-            every part; a list of patterns; or a predicate ``(name, module) -> bool``. A pattern that matches no layer
-            with filters means the outputs of the modules that it matches, see :class:`OutputsOf`.
+            every part, or ``:part``, which means that of any module; a list of patterns; or a predicate
+            ``(name, module) -> bool``. A pattern that matches no layer with filters means the outputs of the modules
+            that it matches, see :class:`OutputsOf`.
         exclude: likewise; None excludes nothing.
         outputs: True: the layers' outputs will be needed, not only their filters; "allowed": one of both will do.
 
     Raises:
         LayerSelectionError: if a pattern matches no layer, or none is left; it lists the layers there are.
         UnsupportedLayerError: for a layer asked for that has no two filters to compare.
-        ConfigurationError: for a selection that is neither of the above.
+        ConfigurationError: for a selection that is neither of the above, or a registered kernel that cannot work.
     """
     known = candidates(model)
     available = [name for each in known for name in each.usual]
@@ -86,9 +88,10 @@ def select_parts(
         found = [item for name, item in wanted.items() if not {name, item.module_name} & excluded]
         selected = without_repeats(in_order(found, known))
         for name, part in selected.items():
-            _reject_unsupported(name, part, outputs is True)
+            _reject_unsupported(name, part, outputs)
     if not selected:
-        raise LayerSelectionError(f"layers={layers!r} with exclude={exclude!r}", available)
+        named = [name for each in known for name in each.by_name]
+        raise LayerSelectionError(f"layers={layers!r} with exclude={exclude!r}", available, by_name=named)
     return selected
 
 
@@ -124,7 +127,8 @@ def _chosen(
     for pattern in check_selection(option, selection):
         matched = _matched(option, pattern, known, outputs)
         if not matched:
-            raise LayerSelectionError(f"{option}={pattern!r}", available, _meant(pattern, known))
+            text = None if isinstance(pattern, OutputsOf) else pattern
+            raise unmatched(f"{option}={pattern!r}", text, known, available)
         chosen |= matched
     return chosen
 
@@ -153,14 +157,6 @@ def _outputs_of(pattern: str, known: list[Candidate], where: Outputs) -> dict[st
     return found
 
 
-def _meant(pattern: Pattern, known: list[Candidate]) -> str | None:
-    # users forget the attribute that holds their network, or name a block for its layers
-    if isinstance(pattern, OutputsOf):
-        return None
-    nearby = (f"*.{pattern}", f"{pattern}.*", f"*.{pattern}.*")
-    return next((guess for guess in nearby if any(each.matching(guess) for each in known)), None)
-
-
 def _accepts(option: str, predicate: Callable[[str, nn.Module], bool], name: str, module: nn.Module) -> bool:
     try:
         return predicate(name, module)
@@ -171,8 +167,10 @@ def _accepts(option: str, predicate: Callable[[str, nn.Module], bool], name: str
         ) from error
 
 
-def _reject_unsupported(name: str, part: Part, outputs: bool) -> None:
-    if outputs and part.outputs is None:
+def _reject_unsupported(name: str, part: Part, outputs: Need) -> None:
+    if part.outputs is not None and outputs and part.outputs.bias is not None:
+        part.holder(part.outputs.bias)
+    if outputs is True and part.outputs is None:
         raise UnsupportedLayerError(
             name, f"{part.kind}: {part.why_no_outputs}; use a weight-based regularizer, such as LSH(probe='exact')"
         )

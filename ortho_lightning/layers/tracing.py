@@ -60,6 +60,7 @@ class Trace:
     def clear(self) -> None:
         """Forget the runs."""
         self.ran = False
+        self.single = False  # the output is one tensor, of which an element was asked for
         self.taken: tuple[Taken, ...] = ()
 
 
@@ -103,6 +104,7 @@ class CompiledRuns:
             return
         own = sampling.element_of(part, output)
         if not isinstance(own, Tensor) or not own.is_floating_point():
+            trace.single = own is None and isinstance(output, Tensor)
             return
         own = own if self._gradient else own.detach()
         most, draws = self._sampling.max_samples, self._draws[name]
@@ -116,13 +118,16 @@ class CompiledRuns:
         """Yield the layers that ran since the last call, with the samples of each run, and forget the runs.
 
         Raises:
-            UnsupportedLayerError: for samples that are not of all the layer's filters.
+            UnsupportedLayerError: for samples that are not of all the layer's filters; for an element of a single
+                tensor, if the samples are for a penalty.
         """
         for name, trace in self._traces.items():
             if not trace.ran:
                 continue
-            taken = trace.taken
+            taken, single = trace.taken, trace.single
             trace.clear()
+            if single and self._gradient:
+                raise sampling.single_tensor(name, self._layers[name])
             for outputs in taken:
                 if isinstance(outputs, Tensor) and not sampling.covers_all_filters(
                     self._layers[name], outputs, axis=-1

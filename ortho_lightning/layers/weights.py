@@ -19,6 +19,12 @@ def holder_of(module: nn.Module, weight: str) -> tuple[nn.Module, str]:
     return module.get_submodule(path) if path else module, name
 
 
+def holds(holder: nn.Module, name: str) -> bool:
+    """Return whether the module has an attribute, without computing it where it is parametrized."""
+    own = holder.__dict__
+    return name in own["_parameters"] or name in own or hasattr(type(holder), name) or hasattr(holder, name)
+
+
 def effective(holder: nn.Module, name: str) -> Tensor:
     """Return the weight that the module computes with, with its graph; a spectral norm makes no power iteration."""
     observed: Any = getattr(holder, f"{name}_fake_quant", None)

@@ -35,7 +35,7 @@ class Notebook(Logger):
 
 
 def test_the_adapter_of_the_docs_takes_what_they_say():
-    exec(compile(example(2), str(DOCS), "exec"), {"Notebook": Notebook})
+    exec(compile(example(3), str(DOCS), "exec"), {"Notebook": Notebook})
     notebook = Notebook()
     make_trainer(OrthogonalityCallback(None), logger=notebook).fit(vision_module(), images(4))
     first = {}
@@ -43,8 +43,8 @@ def test_the_adapter_of_the_docs_takes_what_they_say():
         first.setdefault(tag, (step, page))
     step, histogram = first["ortho/angles/net.0"]
     assert step == 0
-    assert [edge for edge, _ in histogram] == pytest.approx([2.0 * i for i in range(90)])
-    assert sum(count for _, count in histogram) == 15
+    assert [edges for *edges, _ in histogram] == [pytest.approx([2.0 * i, 2.0 * i + 2]) for i in range(90)]
+    assert sum(count for *_, count in histogram) == 15
     step, figure = first["ortho/pairs/net.2"]
     assert (step, figure.shape, figure.dtype) == (0, (480, 800, 3), np.uint8)
     heading, *rows = first["ortho/layers"][1]
@@ -65,7 +65,13 @@ def test_the_loggers_of_the_docs_work_at_once(tmp_path, monkeypatch):
     wandb.finish()
     assert list(tmp_path.glob("wandb/offline-run-*/files/media/images/ortho/pairs/net.0*.png"))
     assert "ortho/angle_std" in found["loggers"][1].experiment.get_run(found["loggers"][1].run_id).data.metrics
-    assert list(tmp_path.glob("logs/**/metrics.csv"))
+    assert list(tmp_path.glob("logs/lightning_logs/version_*/metrics.csv"))
+    run_id = found["loggers"][1].run_id
+    table = {"run_id": run_id}
+    exec(compile(example(2), str(DOCS), "exec"), table)
+    assert list(table["table"]["layer"]) == list(LAYERS)
+    assert (tmp_path / "mlartifacts" / run_id / "artifacts" / "ortho" / "layers.json").is_file()
+    assert {path.name for path in tmp_path.iterdir()} <= {"wandb", "mlflow.db", "mlartifacts", "logs", "filters"}
 
 
 def test_each_logger_gets_the_adapter_of_its_kind(tmp_path):
@@ -117,5 +123,41 @@ def test_a_class_that_cannot_be_an_adapter_is_rejected():
 
     with pytest.raises(ConfigurationError, match=r"register\(Greedy\): it needs a static method serves"):
         register(Greedy)
+
+    class OfAnInstance(Adapter):
+        def serves(self, logger):
+            return False
+
+    with pytest.raises(ConfigurationError, match=r"register\(OfAnInstance\).*@staticmethod"):
+        register(OfAnInstance)
+
+    class WithoutPicture(Adapter):
+        takes_pictures = True
+
+        @classmethod
+        def serves(cls, logger):
+            return False
+
+    with pytest.raises(ConfigurationError, match=r"register\(WithoutPicture\).*picture\(tag, pixels, step\)"):
+        register(WithoutPicture)
     with pytest.raises(ArgumentTypeError, match="must be a subclass of Adapter"):
         register(Notebook)
+
+
+def test_an_adapter_that_fails_with_a_figure_is_named():
+    class Torn(Notebook):
+        pass
+
+    @register
+    class TornAdapter(Adapter):
+        takes_pictures = True
+
+        @staticmethod
+        def serves(logger):
+            return isinstance(logger, Torn)
+
+        def picture(self, tag, pixels, step):
+            raise OSError("no paper")
+
+    with pytest.warns(UserWarning, match=r"TornAdapter\.picture raised OSError\('no paper'\)"):
+        make_trainer(AngleMonitor(), logger=Torn()).fit(vision_module(), images(4))

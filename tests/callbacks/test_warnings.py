@@ -158,3 +158,41 @@ def test_a_linear_head_of_more_filters_than_dimensions_is_not_warned_of_for_its_
 
     make_trainer(OrthogonalityCallback(Gram(), weight=1.0), max_steps=20).fit(Wide())
     assert outweighing(recwarn) == []
+
+
+def frozen(caught):
+    return [str(w.message) for w in caught if "required no gradient" in str(w.message)]
+
+
+class Tower(boring().BoringModel):
+    """Seven layers, of which the first ones are frozen."""
+
+    def __init__(self, count):
+        super().__init__()
+        self.layer = None
+        self.net = nn.Sequential(*(nn.Linear(32, 32) for _ in range(7)))
+        self.net[:count].requires_grad_(False)
+
+    def training_step(self, batch, batch_idx):
+        return self.net(batch).square().mean()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.01)
+
+
+@pytest.mark.parametrize("regularizer", [Gram(), LSH()])
+@pytest.mark.parametrize(("count", "shown"), [(2, "'net.0', 'net.1'"), (6, "'net.4', ... (6 in all)")])
+def test_layers_that_stay_frozen_are_named_once(regularizer, count, shown, recwarn):
+    trainer = make_trainer(OrthogonalityCallback(regularizer, monitor=None), max_steps=-1, max_epochs=2)
+    trainer.fit(Tower(count))
+    (message,) = frozen(recwarn)
+    assert f"{shown} required no gradient in the 50 training steps so far" in message
+    assert not any("no forward" in str(w.message) or "depends on the result" in str(w.message) for w in recwarn)
+
+
+def test_layers_that_train_and_layers_that_are_unfrozen_in_time_are_not_warned_of(recwarn):
+    make_trainer(OrthogonalityCallback(Gram()), max_steps=-1, max_epochs=1).fit(Tower(0))
+    module = Tower(2)
+    module.on_train_batch_end = lambda *_: module.requires_grad_()
+    make_trainer(OrthogonalityCallback(Gram()), max_steps=-1, max_epochs=3, limit_train_batches=5).fit(module)
+    assert frozen(recwarn) == []

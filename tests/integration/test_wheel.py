@@ -26,6 +26,11 @@ def test_the_installed_wheel_composes_its_configuration(tmp_path):
         cwd=elsewhere, env=environment, check=True, capture_output=True, text=True,
     ).stdout  # fmt: skip
     assert "ortho_lightning.regularizers.LSH" in shown
+    recipe = "from ortho_lightning.configuration import recipe_file; print(recipe_file('olora').read_text())"
+    shown = subprocess.run(
+        [sys.executable, "-c", recipe], cwd=elsewhere, env=environment, check=True, capture_output=True, text=True
+    ).stdout
+    assert "Anchored" in shown
     where = "import ortho_lightning.experiments.common.cli as c; print(c.conf_dir())"
     found = subprocess.run(
         [sys.executable, "-c", where], cwd=elsewhere, env=environment, check=True, capture_output=True, text=True

@@ -10,7 +10,7 @@ from torch import nn
 from ortho_lightning import LSH, AngleMonitor, GradientShare, Gram, OrthogonalityCallback, layers
 from ortho_lightning import functional as OF
 from ortho_lightning.errors import ConfigurationError, LayerSelectionError, UnsupportedLayerError
-from ortho_lightning.layers import OutputsOf
+from ortho_lightning.layers import OutputsOf, registry
 from ortho_lightning.regularizers import KoLeo, Regularizer, Sampling, vicreg_cov
 from ortho_lightning.regularizers import decov as decov_of_the_package
 from tests.callbacks.helpers import PACKAGES, boring, make_trainer
@@ -215,6 +215,56 @@ def test_outputs_that_are_no_tensor_say_what_to_give():
         make_trainer(callback).fit(module, [torch.zeros(1)])
 
 
+@pytest.mark.parametrize("element", [0, "z", "T"])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_single_tensor_has_no_elements(element, compiled):
+    torch._dynamo.reset()
+    module = module_of(PACKAGES[0], network())
+    if compiled:
+        module.net.compile(backend="eager")
+    callback = OrthogonalityCallback(OnOutputs(decov), layers=OutputsOf("net.projector", element), monitor=None)
+    with pytest.raises(UnsupportedLayerError, match=r"'net\.projector'.* is a single tensor: leave element= out"):
+        make_trainer(callback).fit(module, [torch.zeros(1)])
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize(("element", "message"), [(7, "tuple of 2, of which element=7.*"), (None, "tuple of 2.*")])
+def test_an_element_of_a_registered_kernel_is_named_where_it_is_registered(monkeypatch, element, message):
+    monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
+
+    class Pair(nn.Linear):
+        def forward(self, x):
+            return super().forward(x.flatten(1)), x
+
+    class First(nn.Sequential):
+        def forward(self, x):
+            return self[0](x)[0]
+
+    layers.register(Pair)(lambda module: layers.Kernel("weight", outputs=layers.Outputs(-1, "bias", element)))
+    callback = OrthogonalityCallback(OnOutputs(decov), layers="net.0", monitor=None)
+    with pytest.raises(UnsupportedLayerError, match=f"'net.0'.*{message}Outputs\\(element=") as raised:
+        make_trainer(callback).fit(module_of(PACKAGES[0], First(Pair(108, 4))), [torch.zeros(1)])
+    assert "OutputsOf" not in str(raised.value)
+
+
+def test_a_registered_element_of_a_single_tensor_is_named_and_a_monitor_measures_nothing_false(monkeypatch):
+    monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
+
+    class Own(nn.Linear):
+        def forward(self, x):
+            return super().forward(x.flatten(1))
+
+    layers.register(Own)(lambda module: layers.Kernel("weight", outputs=layers.Outputs(-1, "bias", 0)))
+    callback = OrthogonalityCallback(OnOutputs(decov), layers="net.0", monitor=None)
+    with pytest.raises(
+        UnsupportedLayerError, match=r"'net\.0'.* is a single tensor: leave element= of .*Outputs\(elem"
+    ):
+        make_trainer(callback).fit(module_of(PACKAGES[0], nn.Sequential(Own(108, 4))), [torch.zeros(1)])
+    monitor = AngleMonitor(["net.0", OutputsOf("net.0", element=0)], every_n_steps=1)
+    make_trainer([monitor]).fit(module_of(PACKAGES[0], nn.Sequential(Own(108, 4))), [torch.zeros(1)])
+    assert monitor.responses == {}
+
+
 def test_a_layer_with_filters_is_meant_by_its_filters_unless_its_outputs_are_asked_for():
     model = network()
     assert list(layers.select_parts(model, "projector.*", outputs=True)) == ["projector.0", "projector.2"]
@@ -262,3 +312,20 @@ def test_response_angles_of_a_block_are_measured_without_a_penalty():
     expected = OF.response_statistics(reference(views()[0]))
     assert found.n == 7
     assert math.isclose(found.mean, expected.mean, rel_tol=1e-5)
+
+
+def test_the_report_has_the_response_angles_of_outputs_and_none_of_filters():
+    module = module_of(PACKAGES[0], network())
+    callback = OrthogonalityCallback(
+        OnOutputs(decov), layers=["net.projector", "net.backbone.0"], log_every_n_steps=1,
+        monitor=AngleMonitor(["net.projector", "net.backbone.0"], every_n_steps=1, spectra_every_n_steps=1),
+    )  # fmt: skip
+    make_trainer(callback).fit(module, [torch.zeros(1)])
+    filters, outputs = callback.angle_report()
+    assert [filters["name"], outputs["name"]] == ["net.backbone.0", "net.projector"]
+    assert list(filters) == list(outputs)
+    assert outputs["response_std"] == callback.monitor.responses["net.projector"].std
+    assert outputs["response_samples"] == 7
+    of_filters = [key for key in outputs if key != "name" and not key.startswith("response")]
+    assert len(of_filters) == 17
+    assert all(outputs[key] is None and filters[key] is not None for key in of_filters)

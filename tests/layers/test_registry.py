@@ -142,6 +142,45 @@ def test_a_part_is_selected_by_pattern():
     assert list(layers.select_parts(model, ["words", "head"])) == ["words", "head"]
 
 
+def test_a_part_without_a_module_means_that_of_any_module():
+    model = nn.ModuleDict(
+        {"one": nn.MultiheadAttention(8, 2), "more": nn.ModuleList([nn.MultiheadAttention(8, 2), nn.GRU(8, 4)])}
+    )
+    assert list(layers.select_parts(model, ":q")) == ["one:q", "more.0:q"]
+    assert list(layers.select_parts(model, ":heads.[qk]")) == [
+        "one:heads.q", "one:heads.k", "more.0:heads.q", "more.0:heads.k",
+    ]  # fmt: skip
+    assert list(layers.select_parts(model, ":*")) == list(layers.select_parts(model, ["one", "more.*:*"]))
+    assert list(layers.select_parts(nn.MultiheadAttention(8, 2), ":q")) == [":q"]
+
+
+class Towers(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.user, self.item = nn.Parameter(torch.randn(3, 4)), nn.Parameter(torch.randn(4, 5))
+
+
+def test_a_pattern_that_matches_no_part_says_what_its_module_has(own_entries):
+    model = nn.ModuleDict({"towers": Towers(), "block": nn.Sequential(nn.Linear(3, 4), nn.ReLU())})
+    with pytest.raises(LayerSelectionError, match=r"'towers' holds parameters, but its class Towers.*layers\.register"):
+        layers.select_parts(model, "towers")
+    with pytest.raises(
+        LayerSelectionError,
+        match=r"'block'.*no filters of their own.*without sampling reads filters only.*sampling = Sampling\(\)",
+    ):
+        layers.select_parts(model, "block")
+    layers.register(Towers)(
+        lambda module: {"user": layers.Kernel("user"), "item": layers.Kernel("item", layers.Columns())}
+    )
+    with pytest.raises(LayerSelectionError, match="Module 'towers' matched; its parts are user, item"):
+        layers.select_parts(model, "towers:users")
+    with pytest.raises(LayerSelectionError, match=r"are: block\.0\. Layers that a pattern must name are: towers:"):
+        layers.select_parts(model, "tower")
+    with pytest.raises(LayerSelectionError, match="must name are: :user, :item") as raised:
+        layers.select_parts(Towers())
+    assert "has no layer" not in str(raised.value)
+
+
 def test_a_module_without_a_part_means_all_of_them_and_what_is_on_request_must_be_named():
     model = transformer()
     ordinary = [f"encoder.layers.0.self_attn:{part}" for part in ("q", "k", "v", "out")]
@@ -258,13 +297,52 @@ def test_the_nearest_class_counts_and_a_name_stands_for_a_class(own_entries):
         (lambda module: module.nothing, "registered for FusedProjection raised AttributeError"),
         (lambda module: [module.up], "registered for FusedProjection returned"),
         (lambda module: {"up": module.up}, "registered for FusedProjection returned"),
-        (lambda module: layers.Kernel("up", lambda up: up), r"Kernel\.filters gave \(5, 2\).*\(groups, k, d\)"),
+        (
+            lambda module: layers.Kernel("up", lambda up: up),
+            r"FusedProjection: Kernel\.filters gave \(5, 2\).*\(groups, k, d\)",
+        ),
+        (
+            lambda module: {"low": layers.Kernel(("up", "down"), lambda up, down: (down @ up)[None])},
+            r"FusedProjection \(part 'low'\): Kernel\.filters raised RuntimeError.*\(5, 2\), \(2, 4\)",
+        ),
+        (
+            lambda module: {"a": layers.Kernel("upp")},
+            r"FusedProjection \(part 'a'\).* 'upp', which the module does not",
+        ),
+        (lambda module: {"a": layers.Kernel("up.weight")}, r"FusedProjection \(part 'a'\).* names 'up\.weight'"),
+        (lambda module: {"a": layers.Kernel(module.up)}, "FusedProjection, part 'a': .* not a Parameter"),
+        (lambda module: layers.Kernel(module.up), "FusedProjection: .*name of an attribute"),
+        (lambda module: {"a": layers.Kernel("up", layers.Rows)}, r"FusedProjection, part 'a': .*write Rows\(\)"),
+        (
+            lambda module: {"a": layers.Kernel("up", outputs=layers.Outputs(bias="shift"))},
+            r"FusedProjection \(part 'a'\).* names 'shift'",
+        ),
+        (
+            lambda module: {"a": layers.Kernel("query_value", layers.Rows(block=(0, 4)))},
+            r"FusedProjection \(part 'a'\): Rows\(groups=1, block=\(0, 4\)\): block divides an axis of 6 into 4",
+        ),
     ],
 )
 def test_registrations_that_cannot_work_are_named(own_entries, function, message):
     layers.register(FusedProjection)(function)
     with pytest.raises(ConfigurationError, match=message):
-        layers.select_parts(FusedProjection(), "")
+        layers.select_parts(FusedProjection(), "", outputs="allowed")
+
+
+@pytest.mark.parametrize(
+    ("filters", "message"),
+    [
+        (layers.Rows(block=(0, 3)), "block divides an axis of 8 into 3"),
+        (layers.Rows(block=(2, 2)), "from 0 to n - 1"),
+        (layers.Rows(groups=3), "groups divides an axis of 8 into 3"),
+        (layers.Columns(block=(0, 4)), "block divides an axis of 6 into 4"),
+        (layers.Columns(groups=3), "groups divides an axis of 8 into 3"),
+        (layers.Columns(heads=4), "heads divides an axis of 6 into 4"),
+    ],
+)
+def test_no_filter_is_dropped_where_a_weight_cannot_be_divided(filters, message):
+    with pytest.raises(ConfigurationError, match=message):
+        filters(torch.zeros(8, 6))
 
 
 @pytest.mark.parametrize("kind", [int, "Linear", 3])

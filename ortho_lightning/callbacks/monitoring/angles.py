@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 import torch
@@ -35,31 +35,42 @@ def layer_angles(layers: Mapping[str, Layer], widest: int = WIDEST_LOGGED) -> di
 
 def angle_report(layers: Mapping[str, Layer], spectra: bool = False) -> list[dict[str, Any]]:
     """Return a dict a layer, with its spectrum if asked; see :meth:`~ortho_lightning.AngleMonitor.angle_report`."""
-    report = []
     found = {name: current_filters(module) for name, module in layers.items()}
     kernels = {name: kernel for name, kernel in found.items() if kernel is not None}
     measured = angle_statistics_of(list(kernels.values()))
-    for (name, kernel), statistics in zip(kernels.items(), measured, strict=True):
-        groups, k, d = kernel.shape
-        report.append(
-            {
-                "name": name,
-                "groups": groups,
-                "k": k,
-                "d": d,
-                "mean": statistics.mean,
-                "std": statistics.std,
-                "min": statistics.min,
-                "max": statistics.max,
-                "rms_cos": statistics.rms_cos,
-                "max_abs_cos": statistics.max_abs_cos,
-                "null_std": OF.null_std(d),
-                "spread_ratio": statistics.std / OF.null_std(d),
-                "welch_floor": OF.welch_floor(k, d),
-                **(asdict(OF.spectrum_statistics(kernel)) if spectra else {}),
-            }
-        )
-    return report
+    rows = {
+        name: _filter_row(name, kernel, statistics, spectra)
+        for (name, kernel), statistics in zip(kernels.items(), measured, strict=True)
+    }
+    rows |= {name: _output_row(name, spectra) for name, module in layers.items() if not has_filters(module)}
+    return [rows[name] for name in layers if name in rows]  # a lazy layer that has no weights yet has no row
+
+
+def _filter_row(name: str, kernel: Tensor, statistics: OF.AngleStatistics, spectra: bool) -> dict[str, Any]:
+    groups, k, d = kernel.shape
+    return {
+        "name": name,
+        "groups": groups,
+        "k": k,
+        "d": d,
+        "mean": statistics.mean,
+        "std": statistics.std,
+        "min": statistics.min,
+        "max": statistics.max,
+        "rms_cos": statistics.rms_cos,
+        "max_abs_cos": statistics.max_abs_cos,
+        "null_std": OF.null_std(d),
+        "spread_ratio": statistics.std / OF.null_std(d),
+        "welch_floor": OF.welch_floor(k, d),
+        **(asdict(OF.spectrum_statistics(kernel)) if spectra else {}),
+    }
+
+
+def _output_row(name: str, spectra: bool) -> dict[str, Any]:
+    """Return the row of a layer that is a module's outputs: it has no filters, only response angles."""
+    numbers = ("groups", "k", "d", "mean", "std", "min", "max", "rms_cos", "max_abs_cos", "null_std", "spread_ratio")
+    of_spectrum = [field.name for field in fields(OF.SpectrumStatistics)] if spectra else []
+    return {"name": name, **dict.fromkeys([*numbers, "welch_floor", *of_spectrum])}
 
 
 def selected_report(

@@ -76,7 +76,8 @@ class Figures:
         for drawing in self._drawings:
             error = drawing.exception()
             if error is not None:
-                rank_zero_warn(f"AngleMonitor({self.name!r}): a figure could not be drawn: {error!r}")
+                what = str(error) if isinstance(error, _PictureError) else f"a figure could not be drawn: {error!r}"
+                rank_zero_warn(f"AngleMonitor({self.name!r}): {what}")
                 break
         self.close()
 
@@ -125,13 +126,23 @@ class Figures:
         def draw(tag: str, drawing: Callable[[], np.ndarray]) -> None:
             pixels = drawing()
             for adapter in takers:
-                adapter.picture(f"{self.name}/{tag}", pixels, step)
+                try:
+                    adapter.picture(f"{self.name}/{tag}", pixels, step)
+                except Exception as error:
+                    raise _PictureError(adapter, error) from error
 
         if self._pool is not None:
             self._pool.shutdown(wait=True)  # one thread at a time: matplotlib promises nothing to several
         self._pool = ThreadPoolExecutor(1, "ortho-figures")
         self._drawings += [self._pool.submit(draw, tag, drawing) for tag, drawing in drawings.items()]
         self._pool.shutdown(wait=False)  # it ends by itself when all is drawn, whether or not somebody calls close()
+
+
+class _PictureError(Exception):
+    """An adapter failed with a figure that was drawn."""
+
+    def __init__(self, adapter: Adapter, error: Exception) -> None:
+        super().__init__(f"{type(adapter).__name__}.picture raised {error!r}")
 
 
 def _progress(trainer: Any, ended: int = 0) -> float:

@@ -144,8 +144,11 @@ class LossTerm(PenaltyTerm):
         return found
 
     def report_silent_layers(self) -> None:
-        """Warn of layers that did not run in any step, or of whose runs no loss depends on any."""
+        """Warn of layers that did not run in any step, that are frozen, or of whose runs no loss depends on any."""
         super().report_silent_layers()
+        frozen = [name for name in self._layers if name in self.recorder.frozen]
+        if frozen:
+            self._reports.frozen_layers(frozen, self.steps)
         ran = [name for name in self._layers if name in self.seen]
         unreached = [name for name in self._layers if name in self.recorder.unreached]
         automatic = self._module is not None and self._module.automatic_optimization

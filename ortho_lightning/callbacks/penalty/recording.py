@@ -47,6 +47,8 @@ class LayerRecorder:
         """Names of the layers that ran in a training step, whether the run counted or not."""
         self.unreached: set[str] = set()
         """Names of the layers that have runs that count, of which no loss has depended on one so far."""
+        self.frozen: set[str] = set()
+        """Names of the layers that ran, but never with a weight that required a gradient so far."""
         self.steps = 0
         """Training steps recorded so far."""
         self.open = False
@@ -58,6 +60,7 @@ class LayerRecorder:
         self._reached: set[str] = set()
         self._compiled = CompiledRuns(self.layers, sampling)
         self._counted: Counter[str] = Counter()
+        self._ever_counted: set[str] = set()
         self._recomputed: Counter[str] = Counter()
         self._without_gradient: set[str] = set()
         self._handles: list[RemovableHandle] = []
@@ -163,11 +166,12 @@ class LayerRecorder:
             return output
         self.seen.add(name)
         if not (trains(part) or self._goes_on(part, output)):
+            self._note_frozen(name)
             return output
         if not torch.is_grad_enabled():
             self._without_gradient.add(name)
             return output
-        self._counted[name] += 1
+        self._note_counted(name)
         outputs = None
         if self.sampling is not None:
             output, outputs = sample(name, part, args, kwargs, output, self.sampling, self._seed_of(name))
@@ -179,9 +183,12 @@ class LayerRecorder:
         for name, taken in self._compiled.collect() if self.persistent else ():
             self.seen.add(name)
             part = self.layers[name]
-            if not (trains(part) or part.kernel is None) or not torch.is_grad_enabled():
+            if not (trains(part) or part.kernel is None):
+                self._note_frozen(name)
                 continue
-            self._counted[name] += 1
+            if not torch.is_grad_enabled():
+                continue
+            self._note_counted(name)
             for outputs in taken:
                 if not isinstance(outputs, Tensor) or outputs.grad_fn is not None:
                     self._keep(name, part, tuple(map(sampled_node, nodes_of(outputs))), outputs)
@@ -191,6 +198,15 @@ class LayerRecorder:
             self.unreached.add(name)
         seed, memory = self._seed_of(name), self.memory.of(name)
         self._runs.append(Run(name, part, nodes, weight_of_run(part), outputs, seed, memory))
+
+    def _note_frozen(self, name: str) -> None:
+        if name not in self._ever_counted:
+            self.frozen.add(name)
+
+    def _note_counted(self, name: str) -> None:
+        self._counted[name] += 1
+        self._ever_counted.add(name)
+        self.frozen.discard(name)
 
     def _seed_of(self, name: str) -> int:
         return mix(self._seed, self._numbers[name])

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from lightning_utilities.core.rank_zero import rank_zero_warn
 
+_MOST = 5  # layers that a message names where many are likely
+
 
 class Reports:
     """Warns about each topic once.
@@ -51,6 +53,15 @@ class Reports:
             "does with out_proj: layers='*.attention:out' selects it as a part of that module), code compiled before "
             "fit hides its layers, and a penalty on outputs passes over runs inside of torch.func: leave such layers "
             "out with exclude=, or compile after the Trainer has started.",
+        )
+
+    def frozen_layers(self, names: Sequence[str], steps: int) -> None:
+        """Warn of selected layers that ran, but had no weight to train."""
+        shown = ", ".join(map(repr, names[:_MOST])) + (f", ... ({len(names)} in all)" if len(names) > _MOST else "")
+        self.once(
+            "frozen",
+            f"the weights of {shown} required no gradient in the {steps} training steps so far, so nothing was added "
+            "for them. If they stay frozen, leave them out with exclude=, or choose others with layers=.",
         )
 
     def unmoved_layers(self, names: Sequence[str], steps: int) -> None:

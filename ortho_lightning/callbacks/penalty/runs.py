@@ -76,11 +76,14 @@ def sample(
 def _own_output(name: str, part: Part, output: Any) -> Tensor:
     """Return the tensor in the output of a module that is the layer's."""
     own = sampling.element_of(part, output)
+    if own is None and isinstance(output, Tensor):
+        raise sampling.single_tensor(name, part)
     if not isinstance(own, Tensor):
+        how = "OutputsOf(pattern, element=...)" if part.kernel is None else "Outputs(element=...) of its kernel"
         raise UnsupportedLayerError(
             name,
-            f"its outputs are {_described(output)}, not a tensor of floating-point numbers; say which of them is meant "
-            "with OutputsOf(pattern, element=...)",
+            f"its outputs are {_described(output)}{_asked(part)}, not a tensor of floating-point numbers; say which of "
+            f"them is meant with {how}",
         )
     if not own.is_floating_point():
         raise UnsupportedLayerError(name, f"its outputs are {own.dtype}, not floating-point numbers")
@@ -94,6 +97,11 @@ def _described(output: Any) -> str:
     if isinstance(output, Mapping):
         return f"{kind} with {', '.join(map(repr, output))}"
     return f"{kind} of {len(output)}" if isinstance(output, list | tuple) else kind
+
+
+def _asked(part: Part) -> str:
+    element = None if part.outputs is None else part.outputs.element
+    return "" if element is None else f", of which element={element!r} is asked for"
 
 
 def nodes_of(output: Any) -> tuple[Any, ...]:

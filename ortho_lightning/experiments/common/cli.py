@@ -7,30 +7,20 @@ import hashlib
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
+from ortho_lightning.configuration import configuration_folder
 from ortho_lightning.errors import ConfigurationError, DataError
 
 T = TypeVar("T")
 
 
 def conf_dir() -> str:
-    """Return the folder of the configuration: inside the package in a wheel, beside it in a checkout.
-
-    Raises:
-        FileNotFoundError: if there is none.
-    """
-    package = Path(__file__).resolve().parents[2]
-    for folder in (package / "conf", package.parent / "conf"):
-        if (folder / "train.yaml").is_file():
-            return str(folder)
-    raise FileNotFoundError(
-        f"No configuration in {package / 'conf'} or {package.parent / 'conf'}: reinstall the package"
-    )
+    """Return the folder of the configuration, as Hydra takes it."""
+    return str(configuration_folder())
 
 
 def short_hash(text: Any) -> str:

@@ -49,8 +49,8 @@ class AngleSnapshot:
 
 
 def layer_records(report: Sequence[Mapping[str, Any]], snapshot: AngleSnapshot) -> tuple[LayerRecord, ...]:
-    """Return the angle report with the histograms of each layer, in bins of 2 degrees."""
-    return tuple(_layer_record(row, snapshot) for row in report)
+    """Return the angle report with the histograms of each layer, in bins of 2 degrees; of layers with filters only."""
+    return tuple(_layer_record(row, snapshot) for row in report if row["k"] is not None)
 
 
 def _layer_record(row: Mapping[str, Any], snapshot: AngleSnapshot) -> LayerRecord:

@@ -1,4 +1,4 @@
-"""How well GradientShare held its share: the ratio of the gradients over whole trainings, as a figure and in words.
+"""Figure and words on how well GradientShare held its share: the ratio of the gradients over whole trainings.
 
 python -m ortho_lightning.experiments.training.shares RUN... --out shares.png
 

@@ -20,6 +20,7 @@ from ortho_lightning.layers.sampling.tap import (
     element_of,
     only_a_part,
     sample_outputs,
+    single_tensor,
     tap,
 )
 
@@ -37,5 +38,6 @@ __all__ = [
     "outputs_from_inputs",
     "sample_inputs",
     "sample_outputs",
+    "single_tensor",
     "tap",
 ]

@@ -171,19 +171,30 @@ def _bias(layer: Layer) -> Tensor | None:
     name = outputs_place(layer).bias
     if name is None:
         return None
-    bias = cast("Tensor | None", getattr(*weights.holder_of(part_of(layer).module, name)))
+    bias = cast("Tensor | None", getattr(*part_of(layer).holder(name)))
     return None if bias is None else weights.whole(bias)
 
 
 def element_of(layer: Layer, output: Any) -> Any:
-    """Return the part of a module's output that is the layer's; None if the output has no such part."""
+    """Return the part of a module's output that is the layer's; None if the output has no such part.
+
+    A single tensor has none: its entries are samples. Nothing is raised here, since compilers trace this.
+    """
     element = outputs_place(layer).element
     if element is None:
         return output
+    if isinstance(output, Tensor):
+        return None
     try:
         return output[element]
     except (KeyError, IndexError, TypeError):
         return getattr(output, element, None) if isinstance(element, str) else None
+
+
+def single_tensor(name: str, layer: Layer) -> UnsupportedLayerError:
+    """Return the error for a layer that is one element of the outputs, of a module whose output is a single tensor."""
+    where = "element=" if part_of(layer).kernel is None else "element= of its kernel's Outputs(element=)"
+    return UnsupportedLayerError(name, f"its output is a single tensor: leave {where} out")
 
 
 def channels(layer: Layer, output: Tensor, axis: int | None = None) -> int:

@@ -3,6 +3,7 @@
 import matplotlib.figure
 import pytest
 import torch
+from torch import nn
 
 from ortho_lightning import AngleMonitor, OrthogonalityCallback
 from ortho_lightning import functional as OF
@@ -59,6 +60,14 @@ def test_records_hold_the_histograms_of_both_kinds():
         assert sum(record.counts) == sum(record.response_counts) == pairs
         assert record.response_counts == tuple(callback.monitor.responses[record.name].counts.tolist())
         assert "response_std_before" not in record.values  # a resumed run has another one
+
+
+def test_records_are_of_layers_with_filters_only():
+    model = nn.Sequential(nn.Linear(3, 4), nn.Sequential(nn.Linear(4, 5), nn.ReLU()))
+    callback = OrthogonalityCallback(None, ["0", "1"])
+    report = callback.angle_report(model)
+    assert [row["k"] for row in report] == [4, None]
+    assert [record.name for record in layer_records(report, AngleSnapshot.of(callback, model))] == ["0"]
 
 
 @pytest.mark.parametrize("monitor", [None, AngleMonitor(kinds=["filter"])])

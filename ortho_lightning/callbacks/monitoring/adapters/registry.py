@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, TypeVar
 
 from ortho_lightning.callbacks.monitoring.adapters.base import Adapter
@@ -29,7 +30,8 @@ def register(adapter: A) -> A:
 
     Raises:
         ArgumentTypeError: for anything but a subclass of :class:`Adapter`.
-        ConfigurationError: for a class without a ``serves`` of its own, which would get the loggers of every kind.
+        ConfigurationError: for a class without a ``serves`` of its own, which would get the loggers of every kind, or
+            with one that needs an instance; for ``takes_pictures`` without a method ``picture``.
 
     Example:
         >>> class Diary:
@@ -51,6 +53,14 @@ def register(adapter: A) -> A:
         raise ConfigurationError(
             f"register({adapter.__name__}): it needs a static method serves(logger) of its own, which returns whether "
             "the logger is of its kind"
+        )
+    if not isinstance(inspect.getattr_static(adapter, "serves"), staticmethod | classmethod):
+        raise ConfigurationError(
+            f"register({adapter.__name__}): serves(logger) is asked of the class: write @staticmethod above it"
+        )
+    if adapter.takes_pictures and adapter.picture is Adapter.picture:
+        raise ConfigurationError(
+            f"register({adapter.__name__}): with takes_pictures = True it needs a method picture(tag, pixels, step)"
         )
     names = (adapter.__module__, adapter.__qualname__)
     _ADAPTERS[:] = [known for known in _ADAPTERS if (known.__module__, known.__qualname__) != names]
