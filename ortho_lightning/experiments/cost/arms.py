@@ -30,12 +30,15 @@ from ortho_lightning.experiments.cost.memory import StepMemory
 from ortho_lightning.experiments.cost.networks import compared, unreached
 from ortho_lightning.layers.selection import select_layers, select_parts
 from ortho_lightning.models import Muon
-from ortho_lightning.regularizers import LSH
+from ortho_lightning.regularizers import LSH, Gram, Regularizer
 
-VARIANTS: dict[str, Callable[[], LSH]] = {
+VARIANTS: dict[str, Callable[[], Regularizer]] = {
     "lsh_512": lambda: LSH(max_samples=512),
     "lsh_2048": lambda: LSH(max_samples=2048),
     "lsh_all_rows": lambda: LSH(max_samples=None),
+    "lsh_256_filters": lambda: LSH(max_filters=256),
+    "lsh_exact_256_filters": lambda: LSH(probe="exact", max_filters=256),
+    "gram_256_filters": lambda: Gram(max_filters=256),
 }
 _CONFIGURED = sorted(path.stem for path in (Path(conf_dir()) / "regularizer").glob("*.yaml"))
 _WITHOUT_PENALTY = ("none", "muon", *BASELINES)
