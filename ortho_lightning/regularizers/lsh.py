@@ -31,8 +31,10 @@ class LSH(Regularizer):
     """:func:`~ortho_lightning.functional.lsh_penalty` on each layer.
 
     Args:
-        lambda1: weight of the mean similarity squared, 0 or more; 100 in the article. The first measurements with 0
-            gained accuracy on CIFAR-10 (docs/recipes.md), where no weight with 100 did (README).
+        lambda1: weight of the mean similarity squared, 0 or more; 100 in the article. In the sweep of docs/recipes.md
+            (``scripts/train.py -m regularizer.penalty.lambda1=0,1,10,100 regularizer.weight.share=...``), 100 gained
+            nothing over 0, and in the batch at a share of 3 left 22.7, 35.0 and 36.3% of validation accuracy on
+            CIFAR-10, the digits and the shapes, where 0 left 54.3, 94.4 and 54.3%.
         lambda2: weight of the mean squared similarity, 0 or more.
         gamma: slope of the smooth sign tanh(gamma z), above 0. Not scale-free: see ``normalize``.
         reduction: "mean" over the k(k-1) ordered pairs, or "sum" to the letter of the article. The sum grows like k^4
