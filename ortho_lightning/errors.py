@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class OrthoLightningError(Exception):
@@ -41,15 +41,16 @@ class LayerSelectionError(ConfigurationError):
         if suggestion is not None:
             sentences.append(f"Patterns are for whole names, from the top of the model: did you mean {suggestion!r}?")
         if usual:
-            sentences.append(f"The model's layers are: {_listed(usual, 40)}.")
+            sentences.append(f"The model's layers are: {listed(usual, 40)}.")
         if further:
-            sentences.append(f"Layers that a pattern must name are: {_listed(further, 12)}.")
+            sentences.append(f"Layers that a pattern must name are: {listed(further, 12)}.")
         if not usual and not further:
             sentences.append("The model has no layer with two or more filters.")
         super().__init__(" ".join(filter(None, sentences)))
 
 
-def _listed(names: list[str], most: int) -> str:
+def listed(names: Sequence[str], most: int) -> str:
+    """Return names for a message, at most so many of them and then their number."""
     return ", ".join(names[:most]) + (f", ... ({len(names)} in all)" if len(names) > most else "")
 
 

@@ -1,4 +1,4 @@
-"""What is logged waits for the device a fixed number of times, however many layers there are."""
+"""Logging waits for the device a fixed number of times, however many layers there are."""
 
 import pytest
 import torch

@@ -74,7 +74,7 @@ class ResponseMonitor:
     @torch.no_grad()
     def take_compiled(self) -> None:
         """Take what compiled code has sampled, while the layers' biases are those of its outputs."""
-        for name, taken in self._compiled.collect():
+        for name, taken in self._compiled.collect() if self._persistent else ():
             if taken:
                 assert isinstance(taken[0], Tensor)
                 self.take({name: sampling.as_samples(self._observed[name], taken[0])})

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from lightning_utilities.core.rank_zero import rank_zero_warn
 
+from ortho_lightning.errors import listed
+
 _MOST = 5  # layers that a message names where many are likely
 
 
@@ -57,7 +59,7 @@ class Reports:
 
     def frozen_layers(self, names: Sequence[str], steps: int) -> None:
         """Warn of selected layers that ran, but had no weight to train."""
-        shown = ", ".join(map(repr, names[:_MOST])) + (f", ... ({len(names)} in all)" if len(names) > _MOST else "")
+        shown = listed([repr(name) for name in names], _MOST)
         self.once(
             "frozen",
             f"the weights of {shown} required no gradient in the {steps} training steps so far, so nothing was added "

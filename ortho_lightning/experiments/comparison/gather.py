@@ -87,11 +87,12 @@ def gathered(folders: Sequence[Path], by: Sequence[str] = ()) -> list[RunRecord]
         ConfigurationError: for runs that cannot be compared, two different ones of the same arm and seed, or a key that
             no run has.
     """
-    found = {folder: _named(folder, record_of(folder), by) for folder in folders}
-    unknown = [key for key in by if not any(key in (configuration_of(folder) or {}) for folder in folders)]
+    configurations = {folder: configuration_of(folder) for folder in folders}
+    found = {folder: _named(record_of(folder), configurations[folder] or {}, by) for folder in folders}
+    unknown = [key for key in by if not any(key in (own or {}) for own in configurations.values())]
     if unknown:
         raise ConfigurationError(f"by={unknown[0]!r}: no run has this key in its configuration")
-    _check_alike({folder: record.regularizer for folder, record in found.items()}, by)
+    _check_alike({folder: record.regularizer for folder, record in found.items()}, configurations, by)
     records: dict[tuple[str, int], tuple[Path, RunRecord]] = {}
     for folder, record in found.items():
         key = (record.regularizer, record.seed)
@@ -107,9 +108,8 @@ def gathered(folders: Sequence[Path], by: Sequence[str] = ()) -> list[RunRecord]
     return [records[key][1] for key in sorted(records, key=lambda key: (key[1], arms.index(key[0])))]
 
 
-def _named(folder: Path, record: RunRecord, by: Sequence[str]) -> RunRecord:
+def _named(record: RunRecord, own: Mapping[str, Any], by: Sequence[str]) -> RunRecord:
     """Return the record with the run's values of some keys in the name of its arm; the baseline has no penalty's."""
-    own = configuration_of(folder) or {}
     keys = [key for key in by if key in own and not (record.regularizer == BASELINE and key.startswith(_OF_ARM))]
     values = [f"{key.rpartition('.')[2]}={own[key]}" for key in keys]
     return replace(record, regularizer=" ".join([record.regularizer, *values]))
@@ -126,13 +126,15 @@ def _same(first: RunRecord, second: RunRecord) -> bool:
     return replace(first, step_ms=None) == replace(second, step_ms=None)
 
 
-def _check_alike(arms: Mapping[Path, str], by: Sequence[str]) -> None:
+def _check_alike(
+    arms: Mapping[Path, str], configurations: Mapping[Path, dict[str, Any] | None], by: Sequence[str]
+) -> None:
     """Reject runs of an arm that differ in more than the seed, and arms that differ in more than what makes one."""
     by_arm: dict[str, tuple[Path, dict[str, Any]]] = {}
     first: tuple[Path, dict[str, Any]] | None = None
     settings = {setting.split("=")[0] for folder in arms for setting in label_of(folder).settings}.union(by)
     for folder, arm in arms.items():
-        own = configuration_of(folder)
+        own = configurations[folder]
         if own is None:
             continue  # failed before it began
         own = {key: value for key, value in own.items() if key not in _OF_SEED_AND_PLACE}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from pytorch_lightning import Callback
+
+from ortho_lightning.experiments.common.clock import mark, seconds_between
 
 
 @dataclass(frozen=True)
@@ -34,27 +36,15 @@ class StepTimes(Callback):
 
     def on_train_start(self, trainer: Any, *args: Any) -> None:
         """Begin with the first step."""
-        self._marks = [self._mark(trainer)]
+        self._marks = [(mark(trainer), time.process_time())]
 
     def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
         """End a step, and begin with the next."""
-        self._marks.append(self._mark(trainer))
+        self._marks.append((mark(trainer), time.process_time()))
 
     def times(self) -> list[Seconds]:
         """Return the time of each step."""
-        return [self._between(*pair) for pair in zip(self._marks, self._marks[1:], strict=False)]
-
-    @staticmethod
-    def _mark(trainer: Any) -> tuple[Any, float]:
-        if trainer.strategy.root_device.type != "cuda":
-            return time.perf_counter(), time.process_time()
-        event = torch.cuda.Event(enable_timing=True)  # nothing waits for it
-        event.record()
-        return event, 0.0
-
-    @staticmethod
-    def _between(began: tuple[Any, float], ended: tuple[Any, float]) -> Seconds:
-        if isinstance(began[0], float):
-            return Seconds(ended[0] - began[0], ended[1] - began[1])
-        ended[0].synchronize()
-        return Seconds(float(began[0].elapsed_time(ended[0])) / 1000, None)
+        return [
+            Seconds(seconds_between(began, ended), after - before if isinstance(began, float) else None)
+            for (began, before), (ended, after) in itertools.pairwise(self._marks)
+        ]

@@ -47,24 +47,10 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class CaseCost:
-    """Cost of one arm in one case; a record of ``steps.json``. The fields are those of Case and Cost."""
+class CaseCost(Cost, Case):
+    """Cost of one arm in one case; a record of ``steps.json``. The fields are those of Case and Cost, and the arm."""
 
-    network: str
-    batch_size: int
-    resolution: int
-    width: int
     arm: str
-    step_ms: float
-    own_ms: float
-    own_error: float
-    ratio: float
-    ratio_error: float
-    cpu_ratio: float | None
-    cpu_error: float | None
-    limit_ms: float | None
-    peak_mb: float
-    peak_ratio: float
 
 
 def measure(

@@ -27,7 +27,7 @@ class SampledInputs:
 
 
 Taken: TypeAlias = Tensor | SampledInputs
-"""What a hook takes of a run: sampled outputs, or the inputs to compute them from."""
+"""Sampled outputs of a run as a hook takes them, or the inputs to compute them from."""
 
 
 def can_compute_again(layer: Layer) -> bool:
