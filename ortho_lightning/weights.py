@@ -20,7 +20,7 @@ class GradientShare:
     Args:
         share: of the norm of the task's gradient, above 0. A schedule multiplies it.
         every_n_steps: the interval in steps, 1 or more. A measurement takes two backward passes: at 200, with LSH, 0.8%
-            of a training of 3,500 steps (docs/recipes.md).
+            of a training of 3,500 steps (docs/sweep.md).
         smoothing: of the mean, in [0, 1): how much of its logarithm a measurement keeps. 0: the last ratio alone. Of
             0, 0.25, 0.5 and 0.75 the default kept most steps near the share.
         max_change: the factor, above 1, by which the weight rises at most at a measurement. A weight that is more than

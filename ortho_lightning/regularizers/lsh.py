@@ -31,7 +31,7 @@ class LSH(Regularizer):
     """:func:`~ortho_lightning.functional.lsh_penalty` on each layer.
 
     Args:
-        lambda1: weight of the mean similarity squared, 0 or more; 100 in the article. In the sweep of docs/recipes.md
+        lambda1: weight of the mean similarity squared, 0 or more; 100 in the article. In the sweep of docs/sweep.md
             (``scripts/train.py -m regularizer.penalty.lambda1=0,1,10,100 regularizer.weight.share=...``), 100 gained
             nothing over 0, and in the batch at a share of 3 left 22.7, 35.0 and 36.3% of validation accuracy on
             CIFAR-10, the digits and the shapes, where 0 left 54.3, 94.4 and 54.3%.
