@@ -15,7 +15,7 @@ _SWEPT = {"batch_size": "batch size", "resolution": "pixels a side", "width": "w
 
 
 def save_sweep_figure(path: Path, costs: Sequence[CaseCost]) -> None:
-    """Write a PNG of the time ratio over the swept quantity, one line for each arm.
+    """Write a PNG of the time ratio with its standard error over the swept quantity, one line for each arm.
 
     Nothing is written unless exactly one quantity of one network has several values.
     """
@@ -27,7 +27,9 @@ def save_sweep_figure(path: Path, costs: Sequence[CaseCost]) -> None:
     for number, arm in enumerate(dict.fromkeys(cost.arm for cost in costs)):
         own = [cost for cost in costs if cost.arm == arm]
         values = [getattr(cost, swept[0]) for cost in own]
-        axis.plot(values, [cost.ratio for cost in own], "o-", label=arm, color=colour(number))
+        aside = [value * 2 ** (0.02 * number) for value in values]  # so that the bars do not cover each other
+        errors = [cost.ratio_error for cost in own]
+        axis.errorbar(aside, [cost.ratio for cost in own], errors, fmt="o-", capsize=3, label=arm, color=colour(number))
         axis.set_xscale("log", base=2)
         axis.set_xticks(values, [str(value) for value in values])
     axis.set_xlabel(_SWEPT[swept[0]])
