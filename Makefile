@@ -5,11 +5,12 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+CIFAR10 ?= data/cifar10
 BIN := $(VENV)/bin
 # one process a core, each with one thread; the tests of a file share what they prepare
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
-.PHONY: help install demo test test-slow check format clean
+.PHONY: help install demo test test-slow test-oldest tutorials check format clean
 
 help:
 	@sed -n '1,4p' Makefile
@@ -33,6 +34,27 @@ test: install
 test-slow: install
 	@echo "Running the tests that take minutes ..."
 	@$(PYTEST) -m slow
+
+# The fast part of the suite on the lower bounds of pyproject.toml, on the oldest Python where there is one.
+OLDEST := .venv-oldest
+OLDEST_PYTHON ?= $(or $(shell command -v python3.10),$(PYTHON))
+FAST ?= tests/functional tests/layers tests/callbacks tests/models tests/nn tests/data tests/integrations \
+  $(filter-out tests/test_docs%.py tests/test_layer_docs.py,$(wildcard tests/test_*.py))
+
+test-oldest: $(OLDEST)/.installed
+	@echo "Running the fast part of the suite on the oldest supported versions ..."
+	@OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -n 1 $(FAST)
+
+$(OLDEST)/.installed: pyproject.toml tests/oldest.txt
+	@echo "Installing the oldest supported versions into $(OLDEST) (8 GB with a CUDA build of torch) ..."
+	@test -x $(OLDEST)/bin/python || $(OLDEST_PYTHON) -m venv $(OLDEST)
+	@$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[test]" \
+	  --constraint tests/oldest.txt
+	@touch $@
+
+tutorials: install
+	@echo "Running the tutorials and writing what they print and draw into their pages ..."
+	@CIFAR10=$(abspath $(CIFAR10)) OMP_NUM_THREADS=1 $(BIN)/python scripts/tutorials.py
 
 check: install
 	@echo "Checking format, lint, types and the order of imports ..."
