@@ -38,6 +38,8 @@ test-slow: install
 # The fast part of the suite on the lower bounds of pyproject.toml, on the oldest Python where there is one.
 OLDEST := .venv-oldest
 OLDEST_PYTHON ?= $(or $(shell command -v python3.10),$(PYTHON))
+OLDEST_EXTRAS := sentence-transformers,faiss,scikit-learn,arrow,geotorch,modelnet,peft,zoo,wandb,mlflow,sweep
+OLDEST_TOOLS := pytest pytest-xdist hypothesis lightning "jsonargparse[signatures]"
 FAST ?= tests/functional tests/layers tests/callbacks tests/models tests/nn tests/data tests/integrations \
   $(filter-out tests/test_docs%.py tests/test_layer_docs.py,$(wildcard tests/test_*.py))
 
@@ -48,8 +50,8 @@ test-oldest: $(OLDEST)/.installed
 $(OLDEST)/.installed: pyproject.toml tests/oldest.txt
 	@echo "Installing the oldest supported versions into $(OLDEST) (8 GB with a CUDA build of torch) ..."
 	@test -x $(OLDEST)/bin/python || $(OLDEST_PYTHON) -m venv $(OLDEST)
-	@$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[test]" \
-	  --constraint tests/oldest.txt
+	@$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  --constraint tests/oldest.txt --editable ".[$(OLDEST_EXTRAS)]" $(OLDEST_TOOLS)
 	@touch $@
 
 tutorials: install
