@@ -48,7 +48,7 @@ test-oldest: $(OLDEST)/.installed
 	@OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -n 1 $(FAST)
 
 $(OLDEST)/.installed: pyproject.toml tests/oldest.txt
-	@echo "Installing the oldest supported versions into $(OLDEST) (8 GB with a CUDA build of torch) ..."
+	@echo "Installing the oldest supported versions into $(OLDEST) (6.3 GB with a CUDA build of torch) ..."
 	@test -x $(OLDEST)/bin/python || $(OLDEST_PYTHON) -m venv $(OLDEST)
 	@$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check \
 	  --constraint tests/oldest.txt --editable ".[$(OLDEST_EXTRAS)]" $(OLDEST_TOOLS)
