@@ -45,7 +45,7 @@ FAST ?= tests/functional tests/layers tests/callbacks tests/models tests/nn test
 
 test-oldest: $(OLDEST)/.installed
 	@echo "Running the fast part of the suite on the oldest supported versions ..."
-	@OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -n 1 $(FAST)
+	@OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -n 1 --disable-warnings $(FAST)
 
 $(OLDEST)/.installed: pyproject.toml tests/oldest.txt
 	@echo "Installing the oldest supported versions into $(OLDEST) (6.3 GB with a CUDA build of torch) ..."
