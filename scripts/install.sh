@@ -27,7 +27,7 @@ check_disk() {
   [ "$(uname)" = Linux ] || return 0 # the size is that of Linux; elsewhere it is smaller
   set -- "$venv"/lib/python*/site-packages/torch
   [ -d "$1" ] && return 0
-  free=$(($(df -Pk "$venv" | awk 'NR == 2 { print $4 }') / 1024))
+  free=$(($(df -Pk "$venv" | awk 'NR == 2 { print $4 }') * 1024 / 1000000))
   [ "$free" -ge "$megabytes" ] ||
     fail "$free MB are free on the disk of $venv, and $megabytes MB are needed: free some, put it on another disk (make VENV=/path/to/venv), or install CPU builds of torch and torchvision into $venv first"
 }

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.experiments.common.cli import command
+from ortho_lightning.experiments.common.invocation import own_overrides, shown
 from ortho_lightning.experiments.common.option_types import check_types, check_value
 from ortho_lightning.experiments.comparison.arms import compare_arms, is_part
 from ortho_lightning.experiments.comparison.available import expand_arms
@@ -79,7 +80,7 @@ def main(config: DictConfig) -> None:
         raise SystemExit(130) from None
     _show(comparison, folder)
     if not gathers and not is_part():
-        for purpose, line in next_steps(folder, overrides, comparison.settings.seeds):
+        for purpose, line in next_steps(folder, own_overrides(), comparison.settings.seeds):
             print(f"\n{purpose}\n  {line}")
     _fail(comparison)
 
@@ -91,7 +92,7 @@ def _show(comparison: Comparison, folder: Path) -> None:
     failed = [run for run in comparison.runs if run.failure is not None]
     for run in failed:
         print(f"failed: {run.regularizer}, seed {run.seed}: {run.failure}")
-    print(f"\nThe report, with every table and figure: {folder / 'report.html'}")
+    print(f"\nThe report, with every table and figure: {shown(folder / 'report.html')}")
 
 
 def _fail(comparison: Comparison) -> None:

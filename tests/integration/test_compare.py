@@ -65,7 +65,8 @@ def test_arms_and_seeds_make_a_report(compared):
 
 
 def test_a_log_shows_every_arms_epochs_the_time_left_and_what_to_do_next(compared):
-    _, folder, shown = compared
+    cwd, folder, shown = compared
+    folder = folder.relative_to(cwd)
     lines = shown.splitlines()
     assert lines[0] == f"4 runs of 2 epochs, 2 at a time; the output of each is in {folder}/*/output.log"
     progress = [line for line in lines if "in all, " in line]

@@ -22,7 +22,10 @@ def program(folder, name, text):
 
 def install(tmp_path, python=sys.executable, megabytes=1, expect=1, **variables):
     """Run the script; the lines that it writes come back."""
-    environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "PYTHON": python, **variables}
+    path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+    # the indexes of this machine are left out
+    without = {"PIP_CONFIG_FILE": os.devnull, "PIP_EXTRA_INDEX_URL": "", "PIP_FIND_LINKS": ""}
+    environment = {**os.environ, **without, "PATH": path, "PYTHON": python, **variables}
     done = subprocess.run(
         ["sh", str(ROOT / "scripts" / "install.sh"), "venv", ".", str(megabytes)],
         cwd=tmp_path,
@@ -70,18 +73,24 @@ def test_an_old_python_in_the_environment_is_told_too(tmp_path):
 def test_a_disk_that_is_too_small_is_told_before_anything_is_installed(tmp_path):
     program(tmp_path / "bin", "df", "echo header; echo /dev/disk 9999999 9000000 2048000 90% /\n")
     (line,) = install(tmp_path, megabytes=5000)
-    assert line.startswith("error: 2000 MB are free on the disk of venv, and 5000 MB are needed: free some")
+    assert line.startswith("error: 2097 MB are free on the disk of venv, and 5000 MB are needed: free some")
     assert not (tmp_path / "venv" / "bin").exists()
 
 
 def test_a_python_that_makes_no_environments_is_told(tmp_path):
-    program(tmp_path / "bin", "python3", 'case "$*" in *version*) echo 3.12 ;; *) echo ensurepip is missing; exit 1 ;; esac\n')
+    program(
+        tmp_path / "bin",
+        "python3",
+        'case "$*" in *version*) echo 3.12 ;; *) echo ensurepip is missing; exit 1 ;; esac\n',
+    )
     (line,) = install(tmp_path, python="python3")
     assert "apt install python3-venv" in line
 
 
 def test_no_network_is_told_by_pips_own_settings(tmp_path):
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", "--system-site-packages", "venv"], cwd=tmp_path, check=True)
+    subprocess.run(
+        [sys.executable, "-m", "venv", "--without-pip", "--system-site-packages", "venv"], cwd=tmp_path, check=True
+    )
     (line,) = install(tmp_path, PIP_NO_INDEX="1")
     assert line.startswith("error: pip reaches no package index (")
     assert "connect to the network, or name a proxy or a mirror" in line

@@ -21,10 +21,15 @@ def typed(program: str, *arguments: str) -> str:
     running = Path(sys.argv[0])
     script = running.with_name(f"{program}.py")
     if running.suffix == ".py" and script.is_file():
-        words = [_python(), _short(script)]
+        words = [_python(), shown(script)]
     else:
         words = [_installed(f"ortho-{program}") or _installed(program) or program]
     return shlex.join([*words, *arguments])
+
+
+def shown(path: Path) -> str:
+    """Return a path from this folder where it lies in it, which is short to type; else as it is."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def own_overrides() -> list[str]:
@@ -37,7 +42,7 @@ def _python() -> str:
     # the folders are compared: environments link to one interpreter, and the folder of the link makes the environment
     found = shutil.which("python")
     own = Path(sys.executable)
-    return "python" if found and Path(found).parent.resolve() == own.parent.resolve() else _short(own)
+    return "python" if found and Path(found).parent.resolve() == own.parent.resolve() else shown(own)
 
 
 def _installed(name: str) -> str | None:
@@ -45,9 +50,4 @@ def _installed(name: str) -> str | None:
     path = shutil.which(name, path=os.path.dirname(sys.executable))
     if path is None:
         return None
-    return name if shutil.which(name) == path else _short(Path(path))
-
-
-def _short(path: Path) -> str:
-    """The path from this folder where it lies in it."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+    return name if shutil.which(name) == path else shown(Path(path))

@@ -6,10 +6,10 @@ _NOISE = ("full_key:", "object_type=", "reference_type=")  # OmegaConf's: the me
 
 
 def one_line(text: str) -> str:
-    """Return a message of several lines as sentences on one line, its indented lines as a list.
+    r"""Return a message of several lines as sentences on one line, its indented lines as a list.
 
     Example:
-        >>> one_line("Could not find 'data/shape'\\n\\nAvailable options in 'data':\\n\\tdigits\\n\\tshapes")
+        >>> one_line("Could not find 'data/shape'\n\nAvailable options in 'data':\n\tdigits\n\tshapes")
         "Could not find 'data/shape'. Available options in 'data': digits, shapes"
     """
     joined, listing = "", False

@@ -26,8 +26,9 @@ def check_types(config: DictConfig) -> None:
     """
     for place, part in _parts(OmegaConf.to_container(config, resolve=True), ""):
         hints = _hints(part["_target_"])
-        for key in hints.keys() & part.keys():
-            check_value(f"{place}{key}", part[key], hints[key])
+        for key in part:
+            if key in hints:
+                check_value(f"{place}{key}", part[key], hints[key])
 
 
 def check_value(key: str, value: Any, hint: Any) -> None:

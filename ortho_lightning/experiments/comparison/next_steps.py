@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ortho_lightning.experiments.common.invocation import typed
+from ortho_lightning.experiments.common.invocation import shown, typed
 
 _OWN_DATA = ("experiment=modelnet40", "data.root=PATH", "data.num_classes=N")
 
@@ -21,9 +21,9 @@ def next_steps(folder: Path, overrides: Sequence[str], seeds: Sequence[int]) -> 
     more = ",".join(map(str, dict.fromkeys([*seeds, *range(max(3, 2 * len(seeds)))])))
     others = [text for text in overrides if not text.startswith("seeds=")]
     return [
-        ("See every curve, histogram and figure:", typed("tensorboard", "--logdir", str(folder))),
+        ("See every curve, histogram and figure:", typed("tensorboard", "--logdir", shown(folder))),
         (
-            "Your own meshes of N classes, <class>/{train,test}/*.off under PATH (for a module of your own see README.md):",
+            "Your own meshes of N classes, <class>/{train,test}/*.off under PATH (your own module: README.md):",
             typed("compare", *_OWN_DATA),
         ),
         ("More seeds, without repeating these runs:", typed("compare", *others, f"seeds=[{more}]")),

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from ortho_lightning.experiments.common.invocation import shown
 from ortho_lightning.experiments.comparison.progress import Progress
 from ortho_lightning.experiments.comparison.runs import Run
 from ortho_lightning.experiments.comparison.time_left import Timeline
@@ -30,7 +31,7 @@ def execute(runs: Sequence[Run], jobs: int) -> None:
         return
     at_a_time = "one after the other" if jobs == 1 else f"{jobs} at a time"
     print(f"{_count(len(waiting), 'run')} of {_count(max(count for _, count in waiting), 'epoch')}, {at_a_time}; "
-          f"the output of each is in {waiting[0][0].folder.parent}/*/output.log", flush=True)  # fmt: skip
+          f"the output of each is in {shown(waiting[0][0].folder.parent)}/*/output.log", flush=True)  # fmt: skip
     threads = None if jobs == 1 else max(1, (os.cpu_count() or 1) // jobs)
     timelines = [Timeline(run.name, run.arm, count, run.epochs, run.epochs) for run, count in waiting]
     with Progress(timelines, jobs) as progress, ThreadPoolExecutor(jobs) as pool:

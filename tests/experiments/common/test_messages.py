@@ -9,8 +9,8 @@ from ortho_lightning.experiments.common.option_types import check_types, check_v
 
 
 def test_lines_become_sentences_lists_stay_lists_and_noise_goes():
-    text = "Could not override 'a.b'.\nTo append use +a.b=1\nKey 'b' is not in struct\n    full_key: a.b\n    object_type=dict"
-    assert one_line(text) == "Could not override 'a.b'. To append use +a.b=1. Key 'b' is not in struct"
+    text = "Could not override 'a.b'.\nUse +a.b=1\nKey 'b' is not in struct\n    full_key: a.b\n    object_type=dict"
+    assert one_line(text) == "Could not override 'a.b'. Use +a.b=1. Key 'b' is not in struct"
     assert one_line("There are:\n\tone\n\ttwo\n\nChoose") == "There are: one, two. Choose"
     assert one_line("as it is") == "as it is"
 

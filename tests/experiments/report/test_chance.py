@@ -33,7 +33,9 @@ def test_arms_at_chance_are_told_before_anything_else():
 @pytest.mark.parametrize("chance", [TEN, None])
 def test_one_arm_above_chance_or_an_unknown_chance_says_nothing(chance):
     learnt = 0.13 if chance else 0.1
-    text = sentence(scores("none", [0.1, 0.1, 0.1], chance=chance), scores("lsh", [learnt, learnt, 0.131], chance=chance))
+    text = sentence(
+        scores("none", [0.1, 0.1, 0.1], chance=chance), scores("lsh", [learnt, learnt, 0.131], chance=chance)
+    )
     assert "chance" not in text
 
 

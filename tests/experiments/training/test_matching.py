@@ -19,9 +19,7 @@ def fitted(net, check=True, classes=12):
     callbacks = [MatchCheck("net", "shapes")] if check else []
     options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
     options |= {"enable_model_summary": False, "num_sanity_val_steps": 0}
-    Trainer(max_epochs=1, callbacks=callbacks, **options).fit(
-        module, ShapesDataModule(**SIZES)
-    )
+    Trainer(max_epochs=1, callbacks=callbacks, **options).fit(module, ShapesDataModule(**SIZES))
     return module
 
 
@@ -30,7 +28,9 @@ def pointnet():
 
 
 def test_a_network_for_images_is_rejected_for_clouds_before_the_first_step():
-    with pytest.raises(ConfigurationError, match=r"model=net does not take the samples of data=shapes, of shape \(3, 16\)"):
+    with pytest.raises(
+        ConfigurationError, match=r"model=net does not take the samples of data=shapes, of shape \(3, 16\)"
+    ):
         fitted(lambda: SmallCNN(12, width=4))
 
 
