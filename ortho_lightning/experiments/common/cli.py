@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, TypeVar
 
 import hydra
-from hydra.errors import HydraException, InstantiationException
+from hydra.errors import HydraException, InstantiationException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -99,17 +99,20 @@ def _plain(error: Exception) -> str:
         said, _, place = str(error).partition("\nfull_key: ")
         reason = str(cause) if isinstance(cause, ValueError) else said
         return one_line(f"{reason} (while making {place})" if place else reason)
+    if isinstance(error, OverrideParseException):
+        return one_line(f"{error.override}: {error}")
     if isinstance(error, HydraException) and isinstance(cause, OmegaConfBaseException):
-        return one_line(f"{error}\n{cause}{_meant(cause)}")
+        said, _, how_to_add = str(error).partition("\n")
+        return one_line(f"{said}\n{cause}\n{_meant(cause) or how_to_add}")
     return one_line(str(error))
 
 
-def _meant(error: OmegaConfBaseException) -> str:
-    """A key like one that does not exist, where there is one."""
+def _meant(error: OmegaConfBaseException) -> str | None:
+    """The key that may have been meant by one that does not exist."""
     if not isinstance(error.parent_node, DictConfig):
-        return ""
+        return None
     close = difflib.get_close_matches(str(error.key), map(str, error.parent_node), 1)
-    return f"\nDid you mean '{close[0]}'?" if close else ""
+    return f"Did you mean '{close[0]}'?" if close else None
 
 
 @contextlib.contextmanager

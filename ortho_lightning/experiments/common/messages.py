@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 _NOISE = ("full_key:", "object_type=", "reference_type=")  # OmegaConf's: the message has named the key already
+_LAST = "Config search path:"  # Hydra's: folders of the package
 
 
 def one_line(text: str) -> str:
@@ -15,6 +16,8 @@ def one_line(text: str) -> str:
     joined, listing = "", False
     for line in text.splitlines():
         part, indented = line.strip(), line.startswith(("\t", "  "))
+        if part.startswith(_LAST):
+            break
         if not part or part.startswith(_NOISE):
             continue
         if joined:

@@ -13,6 +13,9 @@ def test_lines_become_sentences_lists_stay_lists_and_noise_goes():
     assert one_line(text) == "Could not override 'a.b'. Use +a.b=1. Key 'b' is not in struct"
     assert one_line("There are:\n\tone\n\ttwo\n\nChoose") == "There are: one, two. Choose"
     assert one_line("as it is") == "as it is"
+    assert (
+        one_line("Could not find 'a'\n\nConfig search path:\n\tprovider=main, path=file:///x") == "Could not find 'a'"
+    )
 
 
 @pytest.mark.parametrize(
