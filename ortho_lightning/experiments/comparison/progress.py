@@ -31,7 +31,7 @@ class Progress:
         self._bar = tqdm(
             total=self._total,
             initial=sum(self._told),
-            bar_format="{desc} |{bar:20}| {n_fmt} of {total_fmt} epochs{postfix}",
+            bar_format="|{bar:15}| {n_fmt} of {total_fmt} epochs{postfix}. {desc}",  # what is cut off comes last
             disable=None,  # where nothing can be refreshed
             dynamic_ncols=True,
             leave=False,

@@ -21,7 +21,7 @@ def terminal(comparison: Comparison) -> str:
     """Return accuracy, both kinds of angle and the time of a step of each arm, and what they mean."""
     summary = comparison.summary
     ratios = {arm: cost.ratio for arm, cost in comparison.costs.items()}
-    headings = ["arm", "seeds", "test accuracy", "filter angles", "response angles"]
+    headings = ["arm", "seeds", "test accuracy", "filter angles (std)", "response angles (std)"]
     rows = [
         [arm.arm, str(arm.finished), _percent(arm), *(_degrees(arm, name) for name in _KINDS.values())]
         for arm in summary.ranked

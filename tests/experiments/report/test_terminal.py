@@ -17,7 +17,14 @@ def cells(text):
 def test_the_table_has_the_accuracy_both_kinds_of_angle_and_the_cost_of_each_arm():
     content = full()
     heading, *rows = cells(terminal(content))
-    assert heading == ["arm", "seeds", "test accuracy", "filter angles", "response angles", "time of a step"]
+    assert heading == [
+        "arm",
+        "seeds",
+        "test accuracy",
+        "filter angles (std)",
+        "response angles (std)",
+        "time of a step",
+    ]
     for row, arm in zip(rows, content.summary.ranked, strict=True):
         one = arm.accuracy
         assert row == [
