@@ -1,4 +1,4 @@
-"""What to do after a comparison."""
+"""The next commands after a comparison."""
 
 from __future__ import annotations
 

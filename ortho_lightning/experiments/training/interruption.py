@@ -1,4 +1,4 @@
-"""What a user is told after Ctrl-C."""
+"""The message after Ctrl-C: the command that goes on."""
 
 from __future__ import annotations
 
