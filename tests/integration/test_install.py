@@ -117,3 +117,20 @@ def test_an_installation_that_works_says_nothing_of_its_own(tmp_path, empty_venv
     empty_venv("echo installed")
     assert install(tmp_path, expect=0) == ["installed"]
     assert not (tmp_path / "venv" / "install.log").exists()
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+@pytest.mark.parametrize("order", [("demo", "install"), ("install", "demo"), ("demo", "demo"), ("install", "install")])
+def test_the_demo_installs_without_extras_and_either_order_works_and_repeats_nothing(tmp_path, empty_venv, order):
+    empty_venv('echo "$*" >> log; touch venv/lib')
+    for name in ("Makefile", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
+    (tmp_path / "venv" / "lib" / "python3" / "site-packages" / "torch").mkdir(parents=True)  # the disk is not asked
+    for target in order:
+        subprocess.run(["make", "VENV=venv", "SEEDS=[0,1]", target], cwd=tmp_path, check=True, capture_output=True)
+    log = (tmp_path / "log").read_text().splitlines()
+    installed = [line.rpartition(" ")[2] for line in log if " install " in line]
+    assert installed == ([".", ".[test,dev]"] if "install" in order else ["."])
+    demos = [line for line in log if line.startswith("scripts/compare.py")]
+    assert demos == ["scripts/compare.py experiment=shapes seeds=[0,1]"] * order.count("demo")
