@@ -39,8 +39,8 @@ def run(config: DictConfig) -> RunRecord:
     Raises:
         ConfigurationError: for a configuration that cannot work.
     """
+    check_value("seed", config.seed, int)  # before those that it is passed on to
     check_types(config)
-    check_value("seed", config.seed, int)
     if config.seed < 0:
         raise ConfigurationError(f"seed={config.seed}: must be 0 or more")
     seed_everything(config.seed, workers=True, verbose=False)
