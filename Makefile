@@ -1,7 +1,8 @@
-# Two commands on a machine with Python, pip and make:
+# Commands on a machine with Python, pip and make:
 #   make demo   install into .venv, train the built-in experiment without penalty, with gram and with lsh, print a table
 #   make test   the same installation, then the whole test suite
-# Both can be repeated; an existing installation is kept.
+#   make docs   install into .venv, build the documentation into build/docs
+# All can be repeated; an existing installation is kept.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -9,10 +10,10 @@ BIN := $(VENV)/bin
 # one process a core, each with one thread; the tests of a file share what they prepare
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
-.PHONY: help install demo test test-slow check format clean
+.PHONY: help install demo test test-slow docs check format clean
 
 help:
-	@sed -n '1,4p' Makefile
+	@sed -n '1,5p' Makefile
 
 install: $(VENV)/.installed
 
@@ -33,6 +34,17 @@ test: install
 test-slow: install
 	@echo "Running the tests that take minutes ..."
 	@$(PYTEST) -m slow
+
+docs: $(VENV)/.installed-docs
+	@echo "Building the documentation into build/docs ..."
+	@$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -b html docs build/docs
+	@echo "Open build/docs/index.html"
+
+$(VENV)/.installed-docs: pyproject.toml
+	@echo "Installing ortho-lightning and Sphinx into $(VENV) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[docs]"
+	@touch $@
 
 check: install
 	@echo "Checking format, lint, types and the order of imports ..."

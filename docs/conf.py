@@ -1,0 +1,66 @@
+"""Configuration of the documentation site: ``make docs`` builds it into ``build/docs``."""
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parent / "_extensions"), str(Path(__file__).parents[1])]
+
+import ortho_lightning
+
+project = "Ortho Lightning"
+author = "Ortho Lightning contributors"
+copyright = author
+version = release = ortho_lightning.__version__
+language = "en"
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+    "mathml",  # in _extensions
+]
+root_doc = "index"
+exclude_patterns = ["results"]
+nitpicky = True
+
+# Pages that are written beside the site. Remove both lines when all of them are there.
+suppress_warnings = ["toc.not_readable", "toc.empty_glob"]
+
+# ------------------------------------------------------------------------------------------------------------ Markdown
+
+myst_heading_anchors = 3  # links such as layers.md#parts-of-a-module, as code hosts resolve them
+
+# ----------------------------------------------------------------------------------------------------------------- API
+
+add_module_names = False
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True  # LSH(), not all of its options
+autosummary_generate = False  # the pages of api/ list what they document
+napoleon_numpy_docstring = False
+python_use_unqualified_type_names = True
+# of optional extras: their pages are the same without them
+autodoc_mock_imports = [name for name in ("faiss", "sentence_transformers", "sklearn") if find_spec(name) is None]
+
+nitpick_ignore_regex = [
+    # Other packages' names: their inventories could only be fetched over a network.
+    (r"py:.*", r"(torch|numpy|np|pytorch_lightning|collections|pathlib|sklearn|faiss|os|typing)(\..*)?"),
+]
+
+# ---------------------------------------------------------------------------------------------------------------- HTML
+
+html_theme = "furo"
+html_title = "Ortho Lightning"
+html_favicon = "_static/favicon.svg"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_copy_source = False
+html_show_sphinx = False
+html_math_renderer = "mathml"
+html_theme_options = {
+    "light_css_variables": {"color-brand-primary": "#1b5e9b", "color-brand-content": "#1b5e9b"},
+    "dark_css_variables": {"color-brand-primary": "#7db9ee", "color-brand-content": "#7db9ee"},
+}
