@@ -48,6 +48,10 @@ autodoc_mock_imports = [name for name in ("faiss", "sentence_transformers", "skl
 nitpick_ignore_regex = [
     # Other packages' names: their inventories could only be fetched over a network.
     (r"py:.*", r"(torch|numpy|np|pytorch_lightning|collections|pathlib|sklearn|faiss|os|typing)(\..*)?"),
+    # Type variables, which have no entry.
+    (r"py:class", r"ortho_lightning\.[\w.]*\.[A-Z]"),
+    # Aliases of types that are written as text.
+    (r"py:class", r"Tensor|Vectors|Shrinkage"),
 ]
 
 # ---------------------------------------------------------------------------------------------------------------- HTML

@@ -1,16 +1,14 @@
-"""Examples in docstrings and in the README run, and the README names every option and command."""
+"""Examples in docstrings run, and module docstrings begin as they should."""
 
 import doctest
 import importlib
 import pkgutil
-from pathlib import Path
 
 import pytest
 
 import ortho_lightning
 
 MODULES = [module.name for module in pkgutil.walk_packages(ortho_lightning.__path__, "ortho_lightning.")]
-PACKAGE = Path(ortho_lightning.__file__).parent
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -27,5 +25,4 @@ def test_no_module_docstring_opens_with_a_question_word():
 def test_there_are_examples():
     found = [doctest.DocTestFinder().find(importlib.import_module(name)) for name in MODULES if "functional" in name]
     assert sum(bool(test.examples) for tests in found for test in tests) >= 5
-
 

@@ -238,7 +238,7 @@ class AngleMonitor(LightningCallback):
                 weights are gathered.
 
         Returns:
-            A dict a layer: name, groups, k (filters a group), d, mean, std, min, max, rms_cos, max_abs_cos, null_std
+            A dict a layer, with name, groups, k (filters a group), d, mean, std, min, max, rms_cos, max_abs_cos, null_std
             (standard deviation for random directions in R^d), spread_ratio (std / null_std; below 1: closer to right
             angles than chance), welch_floor (the smallest rms cosine that k filters in R^d can have). Of the response
             angles as they were measured last in ``fit``, None where they were not: response_mean, response_std,
