@@ -11,7 +11,7 @@ from ortho_lightning.callbacks.monitoring.adapters import Adapter, adapter_for, 
 from ortho_lightning.callbacks.monitoring.adapters.tensorboard import TensorBoard
 from ortho_lightning.errors import ArgumentTypeError, ConfigurationError
 from tests.callbacks.helpers import images, make_trainer, vision_module
-from tests.pages import examples, run
+from tests.pages import examples, run, run_page
 from tests.readers import Notebook
 
 LAYERS = ("net.0", "net.2", "net.6")
@@ -41,14 +41,12 @@ def test_the_loggers_of_the_docs_work_at_once(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name, value in (("WANDB_MODE", "offline"), ("WANDB_SILENT", "true"), ("MLFLOW_DISABLE_TELEMETRY", "true")):
         monkeypatch.setenv(name, value)
-    found = {"module": vision_module(), "data": images(4)}
-    run(examples("loggers.md")[0], found)
+    found = run_page("loggers.md", {"module": vision_module(), "data": images(4), "Notebook": Notebook})
     wandb.finish()
     assert list(tmp_path.glob("wandb/offline-run-*/files/media/images/ortho/pairs/net.0*.png"))
     assert "ortho/angle_std" in found["loggers"][1].experiment.get_run(found["loggers"][1].run_id).data.metrics
     assert list(tmp_path.glob("logs/lightning_logs/version_*/metrics.csv"))
     run_id = found["loggers"][1].run_id
-    run(examples("loggers.md")[1], found)
     assert list(found["table"]["layer"]) == list(LAYERS)
     assert (tmp_path / "mlartifacts" / run_id / "artifacts" / "ortho" / "layers.json").is_file()
     assert {path.name for path in tmp_path.iterdir()} <= {"wandb", "mlflow.db", "mlartifacts", "logs", "filters"}
