@@ -37,7 +37,7 @@ test-slow: install
 
 docs: $(VENV)/.installed-docs
 	@echo "Building the documentation into build/docs ..."
-	@$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -b html docs build/docs
+	@$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env --write-all -b html docs build/docs
 	@echo "Open build/docs/index.html"
 
 $(VENV)/.installed-docs: pyproject.toml

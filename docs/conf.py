@@ -3,10 +3,15 @@
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parent / "_extensions"), str(Path(__file__).parents[1])]
 
+from sphinx.application import Sphinx
+from sphinx.util.inspect import safe_getattr
+
 import ortho_lightning
+from ortho_lightning.callbacks.base import LightningCallback
 
 project = "Ortho Lightning"
 author = "Ortho Lightning contributors"
@@ -50,13 +55,14 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(torch|numpy|np|pytorch_lightning|collections|pathlib|sklearn|faiss|os|typing)(\..*)?"),
     # Type variables, which have no entry.
     (r"py:class", r"ortho_lightning\.[\w.]*\.[A-Z]"),
-    # Aliases of types that are written as text.
-    (r"py:class", r"Tensor|Vectors|Shrinkage"),
+    # Aliases of types, whose values the text names.
+    (r"py:class", r"Tensor|Vectors|Shrinkage|ScheduleFunction|Kind|Method|OrthogonalMap"),
 ]
 
 # ---------------------------------------------------------------------------------------------------------------- HTML
 
 html_theme = "furo"
+pygments_dark_style = "a11y-dark"  # the theme's own underlines the names of modules as if they were links
 html_title = "Ortho Lightning"
 html_favicon = "_static/favicon.svg"
 html_static_path = ["_static"]
@@ -68,3 +74,15 @@ html_theme_options = {
     "light_css_variables": {"color-brand-primary": "#1b5e9b", "color-brand-content": "#1b5e9b"},
     "dark_css_variables": {"color-brand-primary": "#7db9ee", "color-brand-content": "#7db9ee"},
 }
+
+
+def _attribute(owner: type, name: str, *default: Any) -> Any:
+    """Return an attribute for autodoc, which shows ``__new__`` of the callbacks, not the options, otherwise."""
+    if name == "__new__" and issubclass(owner, LightningCallback):
+        return None
+    return safe_getattr(owner, name, *default)
+
+
+def setup(app: Sphinx) -> None:
+    """Show the options of the callbacks in their signatures."""
+    app.add_autodoc_attrgetter(type, _attribute)
