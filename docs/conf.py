@@ -5,13 +5,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).parent / "_extensions"), str(Path(__file__).parents[1])]
-
 from sphinx.application import Sphinx
 from sphinx.util.inspect import safe_getattr
 
 import ortho_lightning
 from ortho_lightning.callbacks.base import LightningCallback
+
+sys.path.insert(0, str(Path(__file__).parent / "_extensions"))
 
 project = "Ortho Lightning"
 author = "Ortho Lightning contributors"
@@ -30,6 +30,7 @@ extensions = [
 root_doc = "index"
 exclude_patterns = ["results"]
 nitpicky = True
+smartquotes = False  # "ledoit-wolf" in a docstring is what to type
 
 # Pages that are written beside the site. Remove both lines when all of them are there.
 suppress_warnings = ["toc.not_readable", "toc.empty_glob"]

@@ -90,7 +90,7 @@ def run(code: str, names: dict[str, Any], page: str = "example", line: int = 1) 
 class _ShortTrainings(ast.NodeTransformer):
     """Makes every call of a ``Trainer`` in the code one of a short training."""
 
-    def visit_Call(self, node: ast.Call) -> ast.Call:  # noqa: N802
+    def visit_Call(self, node: ast.Call) -> ast.Call:
         self.generic_visit(node)
         called = getattr(node.func, "id", None) or getattr(node.func, "attr", None)
         if called == "Trainer":

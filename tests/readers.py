@@ -1,4 +1,4 @@
-"""What the documentation's pages take for the reader's own: a module, data, vectors, and a few names of single pages."""
+"""What the documentation's pages take for the reader's own: a module, data, vectors, and names of single pages."""
 
 from __future__ import annotations
 

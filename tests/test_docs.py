@@ -25,4 +25,3 @@ def test_no_module_docstring_opens_with_a_question_word():
 def test_there_are_examples():
     found = [doctest.DocTestFinder().find(importlib.import_module(name)) for name in MODULES if "functional" in name]
     assert sum(bool(test.examples) for tests in found for test in tests) >= 5
-

@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from ortho_lightning.configuration import configuration_folder
-from tests.pages import ROOT, blocks, pages, run_page, text_of
+from tests.pages import DOCS, ROOT, blocks, pages, run_page, text_of
 from tests.readers import names_for
 
 EXTRAS = ("faiss", "mlflow", "peft", "sentence_transformers", "sklearn", "timm", "transformers", "wandb")
@@ -18,11 +18,9 @@ COMMANDS = ("train", "compare", "benchmark", "whiten")  # those that Hydra confi
 VALUES = {"PATH": "folder", "WEIGHT": "0.1", "NAME": "name"}
 """Placeholders of the pages."""
 ELSEWHERE = ("loggers.md",)
-"""Pages that another test runs: MLflow keeps one store a process, and tests/callbacks/test_adapters.py looks into it."""
+"""Run by tests/callbacks/test_adapters.py, which looks at what it leaves: MLflow keeps one store a process."""
 WITH_CODE = [
-    page
-    for page in pages()
-    if blocks(page, "python") and page not in ELSEWHERE and not page.startswith("tutorials/")
+    page for page in pages() if blocks(page, "python") and page not in ELSEWHERE and not page.startswith("tutorials/")
 ]
 
 
@@ -92,6 +90,26 @@ def _single_runs(name, overrides, multirun):
         else:
             values.append([override.input_line])
     return [list(run) for run in itertools.product(*values)]
+
+
+def slugs(page):
+    """The anchors of a page's headings, as code hosts make them."""
+    prose = re.sub(r"^```.*?^```$", "", text_of(page), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", prose, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", pages())
+def test_the_relative_links_of_a_page_lead_to_a_file_and_a_heading(page):
+    folder = ROOT if page == "README.md" else (DOCS / page).parent
+    for link in re.findall(r"\]\(([^)\s]+)\)", text_of(page)):
+        place, _, anchor = link.partition("#")
+        if re.match(r"\w+:", link):
+            continue
+        target = (folder / place).resolve() if place else (DOCS / page).resolve()
+        assert target.exists(), link
+        if anchor:
+            assert anchor in slugs(str(target.relative_to(DOCS))), link
 
 
 def test_there_are_commands_of_every_script():

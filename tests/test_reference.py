@@ -33,7 +33,7 @@ def tables(page):
             rows = [] if rows is None else rows
             rows.append([cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]])
         elif rows is not None:
-            found.setdefault(heading, []).append([row for row in rows if not set(row[0]) == {"-"}])
+            found.setdefault(heading, []).append([row for row in rows if set(row[0]) != {"-"}])
             rows = None
     return found
 

@@ -52,7 +52,10 @@ class WhiteningTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         self.eps = eps
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> WhiteningTransformer:  # noqa: N803
-        """Fit on ``X`` (N, d), weighted by ``sample_weight``; ``y`` is ignored. Raises as :meth:`~ortho_lightning.Whitening.fit`."""
+        """Fit on ``X`` (N, d), weighted by ``sample_weight``; ``y`` is ignored.
+
+        Raises as :meth:`~ortho_lightning.Whitening.fit` does.
+        """
         samples = self._checked(X, reset=True, least=2)
         weights = _weights(sample_weight, samples)
         self.whitening_ = self._unfitted(samples).fit(samples, weights=weights)

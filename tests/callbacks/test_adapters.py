@@ -1,6 +1,5 @@
 """Adapters of a user's own, as docs/loggers.md writes them, and which adapter a logger gets."""
 
-
 import numpy as np
 import pytest
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger

@@ -75,7 +75,7 @@ def test_no_link_anchor_or_image_is_broken(site, pages):
     for path, page in pages.items():
         for link in page.links:
             parts = urlsplit(link)
-            if parts.scheme or parts.netloc or link.startswith("#") and path.name in OWN:
+            if parts.scheme or parts.netloc or (link.startswith("#") and path.name in OWN):
                 continue
             target = Path(os.path.normpath(path.parent / unquote(parts.path))) if parts.path else path
             target = target / "index.html" if (site / target).is_dir() else target
