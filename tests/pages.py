@@ -65,6 +65,11 @@ def blocks(page: str, *languages: str) -> list[Block]:
     return [block for block in found if block.language in languages]
 
 
+def prose(page: str) -> str:
+    """Return the Markdown of a page without its fenced blocks."""
+    return _FENCE.sub("", text_of(page))
+
+
 def examples(page: str) -> list[str]:
     """Return the Python blocks of a page."""
     return [block.text for block in blocks(page, "python")]

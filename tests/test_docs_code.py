@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from ortho_lightning.configuration import configuration_folder
-from tests.pages import DOCS, ROOT, blocks, pages, run_page, text_of
+from tests.pages import DOCS, ROOT, blocks, pages, prose, run_page, text_of
 from tests.readers import names_for
 
 EXTRAS = ("faiss", "mlflow", "peft", "sentence_transformers", "sklearn", "timm", "transformers", "wandb")
@@ -42,8 +42,7 @@ def command_lines(page):
     found = []
     for block in blocks(page, "", "bash", "sh", "console"):
         found += block.text.replace("\\\n", " ").splitlines()
-    prose = re.sub(r"^( *)```.*?^\1```$", "", text_of(page), flags=re.MULTILINE | re.DOTALL)
-    found += [span.replace("\n", " ") for span in re.findall(r"`(python scripts/[^`]+)`", prose)]
+    found += [span.replace("\n", " ") for span in re.findall(r"`(python scripts/[^`]+)`", prose(page))]
     return [line for line in found if "..." not in line and "<" not in line]
 
 
@@ -94,15 +93,14 @@ def _single_runs(name, overrides, multirun):
 
 def slugs(page):
     """The anchors of a page's headings, as code hosts make them."""
-    prose = re.sub(r"^```.*?^```$", "", text_of(page), flags=re.MULTILINE | re.DOTALL)
-    headings = re.findall(r"^#+ (.*)$", prose, re.MULTILINE)
+    headings = re.findall(r"^#+ (.*)$", prose(page), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("page", pages())
 def test_the_relative_links_of_a_page_lead_to_a_file_and_a_heading(page):
     folder = ROOT if page == "README.md" else (DOCS / page).parent
-    for link in re.findall(r"\]\(([^)\s]+)\)", text_of(page)):
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
         place, _, anchor = link.partition("#")
         if re.match(r"\w+:", link):
             continue

@@ -15,7 +15,7 @@ from ortho_lightning.callbacks.monitoring.adapters import Adapter, register
 from ortho_lightning.configuration import configuration_folder
 from ortho_lightning.regularizers import LSH
 from tests.callbacks.helpers import make_trainer
-from tests.pages import ROOT, text_of
+from tests.pages import ROOT, prose, text_of
 from tests.readers import Module, Notebook, images
 
 CONF = Path(configuration_folder())
@@ -26,7 +26,7 @@ SCRIPTS = {path.stem for path in (ROOT / "scripts").glob("*.py")}
 def tables(page):
     """The tables of a page by the heading above them: for each the cells of its rows, the first that of its columns."""
     found, heading, rows = {}, "", None
-    for line in [*re.sub(r"^```.*?^```$", "", text_of(page), flags=re.MULTILINE | re.DOTALL).splitlines(), ""]:
+    for line in [*prose(page).splitlines(), ""]:
         if line.startswith("#"):
             heading = line.lstrip("# ").replace("`", "")
         if line.startswith("|"):

@@ -1,6 +1,7 @@
 """The documentation's site in a browser: it fits its window, its links lead somewhere, and its search finds."""
 
 import functools
+import inspect
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+import ortho_lightning
 from tests.integration.windows import overflowing, set_window
 from tests.pages import DOCS, ROOT
 
@@ -83,6 +85,14 @@ def test_no_link_anchor_or_image_is_broken(site, pages):
             if not (site / target).is_file() or unquote(parts.fragment) not in anchors:
                 broken.append((str(path), link))
     assert broken == []
+
+
+@pytest.mark.parametrize("callback", ["OrthogonalityCallback", "AngleMonitor", "WhiteningCallback"])
+def test_the_signature_of_a_callback_shows_its_options(site, callback):
+    text = (site / "api" / "callbacks.html").read_text(encoding="utf-8")
+    signature = text.partition(f'id="ortho_lightning.{callback}"')[2].partition("</dt>")[0]
+    for option in inspect.signature(getattr(ortho_lightning, callback)).parameters:
+        assert f">{option}</span>" in signature
 
 
 def test_nothing_is_loaded_from_elsewhere(site):
