@@ -1,7 +1,8 @@
-# Two commands on a machine with Python, pip and make:
+# Commands on a machine with Python, pip and make:
 #   make demo   install into .venv, train the built-in experiment without penalty, with gram and with lsh, print a table
 #   make test   install what the tests need as well, then run the whole test suite
-# Both can be repeated; an existing installation is kept. More seeds: make demo SEEDS=[0,1,2]
+#   make docs   install into .venv, build the documentation into build/docs
+# All can be repeated; an existing installation is kept. More seeds: make demo SEEDS=[0,1,2]
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -13,10 +14,10 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 PACKAGE_MB := 6200
 ALL_MB := 7500
 
-.PHONY: help install demo test test-slow check format clean
+.PHONY: help install demo test test-slow docs check format clean
 
 help:
-	@sed -n '1,4p' Makefile
+	@sed -n '1,5p' Makefile
 
 install: $(VENV)/.installed
 
@@ -44,6 +45,16 @@ test: install
 test-slow: install
 	@echo "Running the tests that take minutes ..."
 	@$(PYTEST) -m slow
+
+docs: $(VENV)/.installed-docs
+	@echo "Building the documentation into build/docs ..."
+	@$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env --write-all -b html docs build/docs
+	@echo "Open build/docs/index.html"
+
+$(VENV)/.installed-docs: pyproject.toml $(VENV)/.installed-package
+	@echo "Installing Sphinx into $(VENV)."
+	@PYTHON="$(PYTHON)" sh scripts/install.sh "$(VENV)" ".[docs]" $(PACKAGE_MB)
+	@touch $@
 
 check: install
 	@echo "Checking format, lint, types and the order of imports ..."

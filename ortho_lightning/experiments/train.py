@@ -24,6 +24,7 @@ from ortho_lightning.experiments.training.history import History
 from ortho_lightning.experiments.training.interruption import resumable
 from ortho_lightning.experiments.training.matching import MatchCheck
 from ortho_lightning.experiments.training.overview import choice, log_overview, summary
+from ortho_lightning.experiments.training.pretrained import load_pretrained
 from ortho_lightning.experiments.training.resume import find_checkpoint
 from ortho_lightning.experiments.training.robustness import robustness
 from ortho_lightning.experiments.training.seeded_steps import SeededSteps
@@ -48,6 +49,8 @@ def run(config: DictConfig) -> RunRecord:
     checkpoint = find_checkpoint(config)
     data: LightningDataModule = instantiate(config.data)
     model: LightningModule = instantiate(config.model)
+    if config.pretrained is not None:
+        load_pretrained(model, config.pretrained, config.last_layer)
     callbacks = _callbacks(config)
     ortho = next((callback for callback in callbacks if isinstance(callback, OrthogonalityCallback)), None)
     clock, history = StepClock(), History(folder / "history.json", ortho)
