@@ -1,36 +1,22 @@
-"""The examples of docs/layers.md and docs/adapters.md run as they are written."""
-
-from pathlib import Path
+"""What docs/layers.md and docs/adapters.md say of their examples is so."""
 
 import pytest
 import torch
 from torch import nn
 
-import ortho_lightning
 from ortho_lightning import layers
 from ortho_lightning.layers import registry
 from ortho_lightning.regularizers import LayerView, vicreg_cov
-
-DOCS = Path(ortho_lightning.__file__).parents[1] / "docs"
-
-
-def examples(page):
-    return [block.split("```")[0] for block in (DOCS / page).read_text().split("```python\n")[1:]]
+from tests.pages import ROOT, examples, run, text_of
+from tests.readers import MyAttention, language_model
 
 
-def run(example, **names):
-    exec(compile(example, "example", "exec"), names)
-    return names
-
-
-def test_the_adapter_example_trains(monkeypatch):
+def test_the_adapter_example_trains():
     for package in ("peft", "transformers"):
         pytest.importorskip(package)
     example = examples("adapters.md")[0]
     assert sum(line.rstrip().endswith("# +") for line in example.splitlines()) == 3
-    shorter = example.replace("Trainer(max_epochs=20", "Trainer(fast_dev_run=True, enable_progress_bar=False")
-    assert shorter != example
-    callback = run(shorter, __name__="example")["callback"]
+    callback = run(example, {})["callback"]
     report = callback.angle_report()
     assert len(report) == 8
     assert {row["k"] for row in report} == {16}
@@ -41,26 +27,17 @@ def test_the_recipes_are_the_files(monkeypatch, tmp_path):
     pytest.importorskip("hydra")
     monkeypatch.chdir(tmp_path)
     loaded = next(example for example in examples("adapters.md") if "OmegaConf" in example)
-    assert run(loaded)["callback"].weight == 0.1
-    page = (DOCS / "adapters.md").read_text()
-    for path in (DOCS.parent / "conf" / "recipe").glob("*.yaml"):
+    assert run(loaded, {})["callback"].weight == 0.1
+    page = text_of("adapters.md")
+    for path in (ROOT / "conf" / "recipe").glob("*.yaml"):
         assert f"| `{path.stem}` |" in page
-
-
-def language_model():
-    transformers = pytest.importorskip("transformers")
-    return transformers.LlamaForCausalLM(
-        transformers.LlamaConfig(
-            vocab_size=20, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4
-        )
-    )
 
 
 def test_what_the_page_says_of_peft():
     peft = pytest.importorskip("peft")
     model = peft.get_peft_model(language_model(), peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"]))
     alone = next(example for example in examples("adapters.md") if "# A alone" in example)
-    found = layers.select_parts(model, run(alone)["callback"].layers)
+    found = layers.select_parts(model, run(alone, {})["callback"].layers)
     assert [layers.filter_counts(part) for part in found.values()] == [(1, 4)] * 4
     assert list(found) == list(layers.select_parts(model, ["*.lora_A.default", "*:A.default"]))
     usual = layers.select_parts(model)
@@ -73,7 +50,7 @@ def test_what_the_page_says_of_peft():
 def test_the_o_lora_example():
     pytest.importorskip("peft")
     example = next(example for example in examples("adapters.md") if "add_adapter" in example)
-    made = run(example, language_model=language_model())
+    made = run(example, {"language_model": language_model()})
     found = layers.select_parts(made["model"], made["callback"].layers)
     assert len(found) == 4
     assert all(name.endswith(":A.new") for name in found)
@@ -88,30 +65,24 @@ def test_the_o_lora_example():
 def test_registrations_of_the_readers_own(monkeypatch):
     monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
 
-    class MyAttention(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.query_value = nn.Parameter(torch.randn(6, 4))
-            self.up, self.down = nn.Parameter(torch.randn(5, 2)), nn.Parameter(torch.randn(2, 4))
-
     whole, own = (example for example in examples("layers.md") if "register" in example)
-    made = run(whole)
+    made = run(whole, {})
     towers = made["Towers"]()
     found = layers.select_parts(nn.ModuleDict({"towers": towers, "head": nn.Linear(2, 2)}), made["callback"].layers)
     assert list(found) == ["towers:user", "towers:item"]
     torch.testing.assert_close(layers.layer_filters(found["towers:user"])[0], towers.user)
     torch.testing.assert_close(layers.layer_filters(found["towers:item"])[0], towers.item.T)
     assert towers(torch.ones(3, 32), torch.ones(3, 32)).shape == (3,)
-    run(own, MyAttention=MyAttention)
+    run(own, {"MyAttention": MyAttention})
     found = layers.select_parts(nn.ModuleDict({"block": MyAttention()}), "block")
     assert list(found) == ["block:query", "block:value", "block:mixed"]
 
 
 def test_selections_and_the_covariance_of_the_page():
     selecting, _, _, outputs, covariance = examples("layers.md")
-    run(selecting)
-    run(outputs)
-    own = run(covariance)["callback"].regularizer
+    run(selecting, {})
+    run(outputs, {})
+    own = run(covariance, {})["callback"].regularizer
     z = torch.randn(9, 4)
     c = torch.cov(z.T)
     expected = (c - c.diag().diag()).square().sum() / 4
@@ -120,7 +91,7 @@ def test_selections_and_the_covariance_of_the_page():
 
 
 def test_the_table_has_every_module_of_torch_that_is_registered():
-    page = (DOCS / "layers.md").read_text()
+    page = text_of("layers.md")
     for kind in registry._ENTRIES:
         if isinstance(kind, type) and kind.__module__.startswith("torch.nn"):
             name = {"RNNBase": "RNN", "RNNCellBase": "RNNCell"}.get(kind.__name__, kind.__name__)

@@ -238,15 +238,15 @@ class AngleMonitor(LightningCallback):
                 weights are gathered.
 
         Returns:
-            A dict a layer: name, groups, k (filters a group), d, mean, std, min, max, rms_cos, max_abs_cos, null_std
-            (standard deviation for random directions in R^d), spread_ratio (std / null_std; below 1: closer to right
-            angles than chance), welch_floor (the smallest rms cosine that k filters in R^d can have). Of the response
-            angles as they were measured last in ``fit``, None where they were not: response_mean, response_std,
-            response_min, response_max, response_rms_similarity, response_max_abs_similarity, response_samples,
-            response_sampling_error (standard deviation of an angle by sampling), response_std_before (in the first step
-            of the fit). With ``spectra_every_n_steps`` also stable_rank, effective_rank, largest_singular_value,
-            smallest_singular_value and dead_filters, as they are now. A layer that is a module's outputs has response
-            angles only: all that is of filters is None.
+            A dict a layer, with name, groups, k (filters a group), d, mean, std, min, max, rms_cos, max_abs_cos,
+            null_std (standard deviation for random directions in R^d), spread_ratio (std / null_std; below 1: closer to
+            right angles than chance), welch_floor (the smallest rms cosine that k filters in R^d can have). Of the
+            response angles as they were measured last in ``fit``, None where they were not: response_mean,
+            response_std, response_min, response_max, response_rms_similarity, response_max_abs_similarity,
+            response_samples, response_sampling_error (standard deviation of an angle by sampling), response_std_before
+            (in the first step of the fit). With ``spectra_every_n_steps`` also stable_rank, effective_rank,
+            largest_singular_value, smallest_singular_value and dead_filters, as they are now. A layer that is a
+            module's outputs has response angles only: all that is of filters is None.
 
         Raises:
             ConfigurationError: without a module before the first ``fit``.

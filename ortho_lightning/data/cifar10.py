@@ -8,7 +8,7 @@ import os
 import pickle
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +43,8 @@ class CIFAR10DataModule(TensorDataModule):
         eval_batch_size: images a batch in validation and test.
         val_images: training images held out for validation, the same for each ``split_seed``.
         train_images: how many of the others to use; None: all.
+        classes: names of the classes to keep, whose labels are then 0, 1, ... in this order; None: all ten. The images
+            are held out before the others are left out, so each class keeps its own split.
         pad: pixels of zero padding from which a random crop is taken, 0 for none.
         flip: mirror half of the images.
         augment: whether training batches are cropped and mirrored at all.
@@ -69,8 +71,14 @@ class CIFAR10DataModule(TensorDataModule):
         augment: bool = True,
         seed: int = 0,
         split_seed: int = 0,
+        classes: Sequence[str] | None = None,
     ) -> None:
         super().__init__(batch_size, eval_batch_size, seed, augment)
+        unknown = sorted(set(classes or ()) - set(CLASSES))
+        if unknown or (classes is not None and len(set(classes)) != max(len(classes), 2)):
+            raise ConfigurationError(
+                f"classes={list(classes or ())}: must be two or more of {list(CLASSES)}, each once"
+            )
         if not isinstance(download, bool):
             raise ConfigurationError(f"download={download!r}: must be true or false")
         if val_images < 1 or (train_images is not None and train_images < 1) or pad < 0:
@@ -86,6 +94,8 @@ class CIFAR10DataModule(TensorDataModule):
         self.pad = pad
         self.flip = flip
         self.split_seed = split_seed
+        self.classes = None if classes is None else tuple(classes)
+        self.num_classes = len(self.classes or CLASSES)
 
     def prepare_data(self) -> None:
         """Download or decode the data, once per machine."""
@@ -105,7 +115,8 @@ class CIFAR10DataModule(TensorDataModule):
             )
         order = torch.randperm(len(x), generator=torch.Generator().manual_seed(self.split_seed))
         val, train = order[: self.val_images], order[self.val_images :][: self.train_images]
-        self.splits = {"train": (x[train], y[train]), "val": (x[val], y[val]), "test": data["test"]}
+        whole = {"train": (x[train], y[train]), "val": (x[val], y[val]), "test": data["test"]}
+        self.splits = {name: _of_classes(split, self.classes) for name, split in whole.items()}
 
     def prepare(self, x: Tensor) -> Tensor:
         """Standardize the colours of a batch."""
@@ -119,6 +130,17 @@ class CIFAR10DataModule(TensorDataModule):
         offsets = (draws[:, :2] * (2 * self.pad + 1)).long()
         mirrored = (draws[:, 2] < 0.5) & self.flip
         return crop_and_flip(x, self.pad, offsets, mirrored)
+
+
+def _of_classes(split: Split, classes: Sequence[str] | None) -> Split:
+    """Return the images of some classes, which are numbered anew, from 0."""
+    if classes is None:
+        return split
+    x, y = split
+    number = torch.full((len(CLASSES),), -1)
+    number[[CLASSES.index(name) for name in classes]] = torch.arange(len(classes))
+    kept = number[y] >= 0
+    return x[kept], number[y[kept]]
 
 
 def crop_and_flip(x: Tensor, pad: int, offsets: Tensor, mirrored: Tensor) -> Tensor:

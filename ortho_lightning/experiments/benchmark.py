@@ -6,11 +6,10 @@ import logging
 import warnings
 from pathlib import Path
 
-import hydra
 from omegaconf import DictConfig
 
 from ortho_lightning.errors import ConfigurationError
-from ortho_lightning.experiments.common.cli import conf_dir, plain_errors
+from ortho_lightning.experiments.common.cli import command
 from ortho_lightning.experiments.common.provenance import save_provenance
 from ortho_lightning.experiments.cost.measures import MEASURES
 from ortho_lightning.files import write_text
@@ -31,8 +30,7 @@ def run(config: DictConfig) -> str:
     return shown
 
 
-@hydra.main(version_base="1.3", config_path=conf_dir(), config_name="benchmark")
-@plain_errors
+@command("benchmark")
 def main(config: DictConfig) -> None:
     """Run ``ortho-benchmark``."""
     # every turn creates a Trainer, whose messages would hide the results

@@ -5,21 +5,35 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from ortho_lightning.errors import ConfigurationError
-from ortho_lightning.experiments.common.cli import conf_dir, plain_errors
+from ortho_lightning.experiments.common.cli import command
+from ortho_lightning.experiments.common.invocation import own_overrides, shown
+from ortho_lightning.experiments.common.option_types import check_types, check_value
 from ortho_lightning.experiments.comparison.arms import compare_arms, is_part
 from ortho_lightning.experiments.comparison.available import expand_arms
 from ortho_lightning.experiments.comparison.gather import gather
+from ortho_lightning.experiments.comparison.next_steps import next_steps
 from ortho_lightning.experiments.comparison.plan import check_overrides, check_share
 from ortho_lightning.experiments.comparison.statistics import check_settings
 from ortho_lightning.experiments.comparison.tune import tune
 from ortho_lightning.experiments.report.comparison import CONFIDENCE, Comparison
-from ortho_lightning.experiments.report.documents import main_table, write_comparison
+from ortho_lightning.experiments.report.documents import write_comparison
+from ortho_lightning.experiments.report.terminal import terminal
+
+# of the options that are not passed to a constructor
+_TYPES: dict[str, Any] = {
+    "jobs": int,
+    "costs": int,
+    "target": float | None,
+    "share": float | None,
+    "tune": bool,
+    "extend": int,
+}
 
 
 def check(config: DictConfig, overrides: Sequence[str]) -> None:
@@ -28,6 +42,9 @@ def check(config: DictConfig, overrides: Sequence[str]) -> None:
     Raises:
         ConfigurationError: naming the value.
     """
+    for key, hint in _TYPES.items():
+        check_value(key, config[key], hint)
+    check_types(config)
     if config.jobs < 1 or config.costs < 0:
         raise ConfigurationError(f"jobs={config.jobs}, costs={config.costs}: jobs must be 1 or more, costs 0 or more")
     check_settings(CONFIDENCE, config.target)
@@ -37,8 +54,7 @@ def check(config: DictConfig, overrides: Sequence[str]) -> None:
         raise ConfigurationError("gather and tune=true: one or the other")
 
 
-@hydra.main(version_base="1.3", config_path=conf_dir(), config_name="compare")
-@plain_errors
+@command("compare")
 def main(config: DictConfig) -> None:
     """Compare arms, gather runs that were made elsewhere (``gather=``), or choose each arm's settings (``tune=true``).
 
@@ -63,16 +79,25 @@ def main(config: DictConfig) -> None:
         print(f"\ninterrupted; what is finished is in {folder}, and the same command goes on from there")
         raise SystemExit(130) from None
     _show(comparison, folder)
+    if not gathers and not is_part():
+        for purpose, line in next_steps(folder, own_overrides(), comparison.settings.seeds):
+            print(f"\n{purpose}\n  {line}")
+    _fail(comparison)
 
 
 def _show(comparison: Comparison, folder: Path) -> None:
-    """Print the main table and the failures, which make the command fail."""
-    print("\n" + main_table(comparison))
+    """Print the arms side by side, what was found, the failures and the place of the report."""
+    print("\n" + terminal(comparison))
     print(f"\n{comparison.sentence}")
     failed = [run for run in comparison.runs if run.failure is not None]
     for run in failed:
         print(f"failed: {run.regularizer}, seed {run.seed}: {run.failure}")
-    print(f"\nThe report is {folder / 'report.html'}; each run's event files for TensorBoard lie beside it")
+    print(f"\nThe report, with every table and figure: {shown(folder / 'report.html')}")
+
+
+def _fail(comparison: Comparison) -> None:
+    """Make the command fail if a run has."""
+    failed = [run for run in comparison.runs if run.failure is not None]
     if failed and is_part():
         # an exit would end the launcher and with it the jobs that are still to come
         raise RuntimeError(f"{len(failed)} of {len(comparison.runs)} runs failed")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import hydra
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
@@ -13,14 +12,19 @@ from pytorch_lightning.callbacks import Checkpoint
 
 from ortho_lightning import OrthogonalityCallback
 from ortho_lightning.errors import ConfigurationError
-from ortho_lightning.experiments.common.cli import conf_dir, plain_errors
+from ortho_lightning.experiments.common.cli import command
 from ortho_lightning.experiments.common.clock import StepClock
+from ortho_lightning.experiments.common.option_types import check_types, check_value
 from ortho_lightning.experiments.common.provenance import save_provenance
 from ortho_lightning.experiments.common.records import RunRecord
 from ortho_lightning.experiments.training.angle_figure import AngleSnapshot, layer_records, save_angle_figure
 from ortho_lightning.experiments.training.best_epoch import best_epoch
+from ortho_lightning.experiments.training.chance import chance_of
 from ortho_lightning.experiments.training.history import History
+from ortho_lightning.experiments.training.interruption import resumable
+from ortho_lightning.experiments.training.matching import MatchCheck
 from ortho_lightning.experiments.training.overview import choice, log_overview, summary
+from ortho_lightning.experiments.training.pretrained import load_pretrained
 from ortho_lightning.experiments.training.resume import find_checkpoint
 from ortho_lightning.experiments.training.robustness import robustness
 from ortho_lightning.experiments.training.seeded_steps import SeededSteps
@@ -36,6 +40,8 @@ def run(config: DictConfig) -> RunRecord:
     Raises:
         ConfigurationError: for a configuration that cannot work.
     """
+    check_value("seed", config.seed, int)  # before those that it is passed on to
+    check_types(config)
     if config.seed < 0:
         raise ConfigurationError(f"seed={config.seed}: must be 0 or more")
     seed_everything(config.seed, workers=True, verbose=False)
@@ -43,10 +49,13 @@ def run(config: DictConfig) -> RunRecord:
     checkpoint = find_checkpoint(config)
     data: LightningDataModule = instantiate(config.data)
     model: LightningModule = instantiate(config.model)
+    if config.pretrained is not None:
+        load_pretrained(model, config.pretrained, config.last_layer)
     callbacks = _callbacks(config)
     ortho = next((callback for callback in callbacks if isinstance(callback, OrthogonalityCallback)), None)
     clock, history = StepClock(), History(folder / "history.json", ortho)
-    trainer = _trainer(config, [*callbacks, SeededSteps(config.seed), clock, history])
+    match = MatchCheck(choice(config, "model"), choice(config, "data"))
+    trainer = _trainer(config, [*callbacks, match, SeededSteps(config.seed), clock, history])
     if trainer.is_global_zero:
         save_provenance(config, folder)
         log_overview(trainer, config)
@@ -105,14 +114,15 @@ def _record(
         best=best_epoch(trainer, model, data),  # the last, as the weights of that epoch stay loaded
         history=tuple(history.epochs),
         start=history.start,
+        chance=chance_of(data),
     )
 
 
-@hydra.main(version_base="1.3", config_path=conf_dir(), config_name="train")
-@plain_errors
+@command("train")
 def main(config: DictConfig) -> float | None:
     """Train, and return the validation accuracy, which Hydra's sweepers look at."""
-    return run(config).val_accuracy
+    with resumable(config):
+        return run(config).val_accuracy
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from omegaconf import DictConfig
 
 from ortho_lightning.errors import ConfigurationError
-from ortho_lightning.experiments.common.cli import conf_dir, plain_errors
+from ortho_lightning.experiments.common.cli import command, conf_dir, plain_errors
 
 USAGE = """\
 ortho-whiten: shorten and whiten vectors, such as embeddings
@@ -103,9 +103,7 @@ def main() -> None:
             _end_with_a_line(_run_on_files, arguments)
             return
         _end_with_a_line(_check_command, names)
-    import hydra
-
-    hydra.main(version_base="1.3", config_path=conf_dir(), config_name="whiten")(plain_errors(run))()
+    command("whiten")(run)()
 
 
 def _name(argument: str) -> str:

@@ -55,7 +55,7 @@ def surviving_neighbours(
         queries: ``(Q, d)``, best not among the vectors of ``moments``.
         base: ``(N, d)``, the vectors that are searched, without the queries.
         moments: moments of the vectors that the whitening is fitted on.
-        beta: share of the mean that is subtracted; see :mod:`ortho_lightning.functional.whitening`.
+        beta: share of the mean that is subtracted; see :class:`~ortho_lightning.Whitening`.
         gammas: exponents of the eigenvalues.
         components: values of k, each from 1 to d, in any order.
         count: number of neighbours; recall@10 by default.

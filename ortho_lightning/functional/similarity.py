@@ -31,7 +31,7 @@ def whitened_cosines(
         a: ``(N, d)``, the first vector of each pair.
         b: ``(N, d)``, the second.
         moments: moments of the vectors that the whitening is fitted on.
-        beta: share of the mean that is subtracted; see :mod:`ortho_lightning.functional.whitening`.
+        beta: share of the mean that is subtracted; see :class:`~ortho_lightning.Whitening`.
         gammas: exponents of the eigenvalues.
         components: values of k, each from 1 to d.
 

@@ -52,7 +52,10 @@ class WhiteningTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         self.eps = eps
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> WhiteningTransformer:  # noqa: N803
-        """Fit on ``X`` (N, d), weighted by ``sample_weight``; ``y`` is ignored. Raises as :meth:`Whitening.fit`."""
+        """Fit on ``X`` (N, d), weighted by ``sample_weight``; ``y`` is ignored.
+
+        Raises as :meth:`~ortho_lightning.Whitening.fit` does.
+        """
         samples = self._checked(X, reset=True, least=2)
         weights = _weights(sample_weight, samples)
         self.whitening_ = self._unfitted(samples).fit(samples, weights=weights)
@@ -73,7 +76,7 @@ class WhiteningTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         return self.whitening_(self._checked(X, reset=False)).numpy()
 
     def inverse_transform(self, X: Any) -> np.ndarray:  # noqa: N803
-        """Return the samples before whitening; see :meth:`Whitening.inverse`."""
+        """Return the samples before whitening; see :meth:`~ortho_lightning.Whitening.inverse`."""
         check_is_fitted(self, "whitening_")
         return self.whitening_.inverse(np.asarray(X)).numpy()
 

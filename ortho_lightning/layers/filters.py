@@ -78,7 +78,7 @@ def layer_filters(layer: Layer, weight: Tensor | RunWeights | None = None) -> Te
 
     Args:
         layer: a part, or a module with a single set of filters.
-        weight: the weight of a certain run, from :func:`weight_of_run`; None: the effective weight now.
+        weight: the weight of a certain run, from ``weight_of_run``; None: the effective weight now.
 
     Raises:
         ConfigurationError: for a layer without filters, or a registered kernel that gives another shape.

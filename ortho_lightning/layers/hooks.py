@@ -1,12 +1,15 @@
-"""Forward hooks that a copy of the module does not take along."""
+"""Forward hooks on layers, which a copy of the module does not take along."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+from ortho_lightning.layers.parts import Part
 
 _is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambda: False)  # since torch 2.7
 
@@ -34,6 +37,90 @@ class ForwardHook:
 
     def __reduce__(self) -> Any:
         return _find_idle_hook, ()
+
+
+class HookGuards:
+    """Makes compiled code depend on the hooks of the modules in it, while any holder wants it.
+
+    torch leaves hooks out of what compiled code depends on (``skip_nnmodule_hook_guards``), and modules of one class
+    share their code: without this, code that was compiled for a module without hooks, or for another module, would run
+    for a penalized one, and its penalty would be lost. What was compiled before has no such guards and is forgotten.
+    """
+
+    _OPTION = "skip_nnmodule_hook_guards"
+    _holders = 0
+    _before = False
+
+    @classmethod
+    def hold(cls) -> None:
+        """Guard hooks from now on."""
+        import torch._dynamo  # here: its import takes a second, and only compiled models need it
+
+        cls._holders += 1
+        if cls._holders > 1 or not hasattr(torch._dynamo.config, cls._OPTION):
+            return
+        cls._before = getattr(torch._dynamo.config, cls._OPTION)
+        if cls._before:
+            torch.compiler.reset()
+            setattr(torch._dynamo.config, cls._OPTION, False)
+
+    @classmethod
+    def release(cls) -> None:
+        """Leave what is compiled later as it would be; what was compiled keeps its guards."""
+        cls._holders -= 1
+        if not cls._holders and cls._before:
+            setattr(torch._dynamo.config, cls._OPTION, True)
+
+
+class LayerHooks:
+    """A forward hook on the module of each layer, while it is needed.
+
+    In a compiled model hooks stay where they are, as its code would be compiled anew each time they come or go.
+
+    Args:
+        layers: the layers by name.
+        hook: makes the hook of a layer from its name and itself.
+    """
+
+    def __init__(self, layers: Mapping[str, Part], hook: Callable[[str, Part], ForwardHook]) -> None:
+        self._layers = layers
+        self._hook = hook
+        self._handles: list[RemovableHandle] = []
+        self._persistent = False
+
+    @property
+    def persistent(self) -> bool:
+        """Whether the hooks stay in place."""
+        return self._persistent
+
+    def persist(self) -> None:
+        """Keep the hooks in place from now on, behind all that are there now: before compiled code's first call."""
+        if not self._persistent:
+            self.remove()
+            self._persistent = True
+            HookGuards.hold()
+            self.install()
+
+    def install(self) -> None:
+        """Put the hooks in place if they are not."""
+        if not self._handles:
+            for name, part in self._layers.items():
+                hook = self._hook(name, part)
+                self._handles.append(part.module.register_forward_hook(hook, with_kwargs=True))
+
+    def remove(self) -> None:
+        """Remove the hooks, unless they stay."""
+        if not self._persistent:
+            for handle in self._handles:
+                handle.remove()
+            self._handles.clear()
+
+    def close(self) -> None:
+        """Remove the hooks in any case; safe to call twice."""
+        if self._persistent:
+            self._persistent = False
+            HookGuards.release()
+        self.remove()
 
 
 def idle_hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:

@@ -79,7 +79,7 @@ class WhiteningBuffers(nn.Module):
 
     @property
     def n_components(self) -> int | None:
-        """The requested k; None: all d."""
+        """The requested k, or None for all d."""
         return self.hyperparameters.n_components
 
     @property

@@ -29,12 +29,12 @@ class Regularizer(ABC):
     """
 
     sampling: Sampling | None = None
-    """How the layer's outputs are sampled for the penalty; None: the penalty uses the filters only."""
+    """How the layer's outputs are sampled for the penalty, or None where it uses the filters only."""
 
     max_filters: int | None = None
-    """How many of a layer's filters the penalty sees in a step, others each time; None: all.
+    """How many of a layer's filters the penalty sees in a step, others each time, or None for all.
 
-    For a penalty that is a mean over pairs of filters, whose average stays the same. See :func:`check_max_filters`.
+    For a penalty that is a mean over pairs of filters, whose average stays the same. See ``check_max_filters``.
     """
 
     def __init_subclass__(cls, **options: Any) -> None:

@@ -104,7 +104,9 @@ class Cosines(Comparison):
 
 
 class LSHSimilarity(Comparison):
-    r"""The LSH estimate of the similarity of filters, :math:`1 - 2\theta/\pi`; see :class:`~ortho_lightning.LSH`.
+    r"""The LSH estimate of the similarity of filters, :math:`1 - 2\theta/\pi`.
+
+    See :class:`~ortho_lightning.regularizers.LSH`.
 
     Args:
         probe: "exact", "gaussian" or "inputs".

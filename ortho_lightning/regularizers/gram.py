@@ -13,7 +13,7 @@ from ortho_lightning.regularizers.view import LayerView
 
 
 class Gram(Regularizer):
-    """:func:`~ortho_lightning.functional.gram_penalty` on each layer's filters: |W^T W - I|^2.
+    """:func:`~ortho_lightning.functional.gram_penalty` on each layer's filters: ``|W^T W - I|^2``.
 
     Args:
         off_diagonal: leave out the diagonal, so that the filters' norms stay free (BigGAN).

@@ -14,7 +14,7 @@ from ortho_lightning.regularizers.view import LayerView
 
 
 class Orthonormal(Regularizer):
-    """:func:`~ortho_lightning.functional.orthonormality_distance` on each layer's filters: |K K^T - I|_F.
+    """:func:`~ortho_lightning.functional.orthonormality_distance` on each layer's filters: ``|K K^T - I|_F``.
 
     Args:
         reduction: over the layers: "sum", as every penalty (KaSA, weight 0.001); "mean", which divides the penalty of

@@ -15,9 +15,9 @@ from ortho_lightning.regularizers.view import LayerView
 class PairwisePenalty(Regularizer):
     """What is compared, and how it is reduced to one number.
 
-    :class:`~ortho_lightning.Gram` is ``PairwisePenalty(InnerProducts(), Squares())`` and
-    :class:`~ortho_lightning.LSH` is ``PairwisePenalty(LSHSimilarity("inputs"), MeanAndSquares())``, each with its
-    gradient in closed form and further options. :mod:`~ortho_lightning.regularizers.recipes` names others.
+    :class:`~ortho_lightning.regularizers.Gram` is ``PairwisePenalty(InnerProducts(), Squares())`` and
+    :class:`~ortho_lightning.regularizers.LSH` is ``PairwisePenalty(LSHSimilarity("inputs"), MeanAndSquares())``, each
+    with its gradient in closed form and further options. ``ortho_lightning.regularizers.recipes`` names others.
 
     Args:
         compare: what is compared.

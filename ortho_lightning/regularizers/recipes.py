@@ -39,9 +39,10 @@ def gram_normalized(rows: Rows = "filters", parts: int = 1, max_filters: int | N
 
 
 class DSO(Regularizer):
-    """Double soft orthogonality, |W^T W - I|^2 + |W W^T - I|^2 (Bansal et al. 2018).
+    """Double soft orthogonality, ``|W^T W - I|^2 + |W W^T - I|^2`` (Bansal et al. 2018).
 
-    The two terms differ by the constant k - d, so the gradient is twice that of :class:`~ortho_lightning.Gram`.
+    The two terms differ by the constant k - d, so the gradient is twice that of
+    :class:`~ortho_lightning.regularizers.Gram`.
     """
 
     def __repr__(self) -> str:
@@ -54,7 +55,7 @@ class DSO(Regularizer):
 
 
 def mc() -> PairwisePenalty:
-    """Return the mutual coherence, the largest entry of |W^T W - I| (Bansal et al. 2018)."""
+    """Return the mutual coherence, the largest entry of ``|W^T W - I|`` (Bansal et al. 2018)."""
     return PairwisePenalty(InnerProducts(), Maximum())
 
 

@@ -56,7 +56,7 @@ class MeanAndSquares(Reduction):
     Args:
         lambda1: weight of the squared mean, 0 or more.
         lambda2: weight of the squares, 0 or more.
-        reduction: "mean" or "sum", as of :class:`~ortho_lightning.LSH`.
+        reduction: "mean" or "sum", as of :class:`~ortho_lightning.regularizers.LSH`.
 
     Raises:
         ConfigurationError: for an argument outside its range.

@@ -82,7 +82,7 @@ class NeighbourSearch:
         ]
 
     def save_picture(self, path: str | os.PathLike[str], chosen: RecallPoint | None = None, title: str = "") -> None:
-        """Write a PNG of the recall over k; see :func:`ortho_lightning.plots.recall.save_recall_figure`."""
+        """Write a PNG of the recall over k; see ``ortho_lightning.plots.recall``."""
         from ortho_lightning.plots.recall import save_recall_figure
 
         lines = {

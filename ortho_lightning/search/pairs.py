@@ -90,7 +90,7 @@ class SearchResult:
         return rows
 
     def save_picture(self, path: str | os.PathLike[str], title: str = "") -> None:
-        """Write a PNG; see :func:`ortho_lightning.plots.whitening.save_search_figure`."""
+        """Write a PNG; see ``ortho_lightning.plots.whitening``."""
         from ortho_lightning.plots.whitening import ScoredGrid, save_search_figure
 
         grid = ScoredGrid(self.betas, self.gammas, self.components, self.spearman, self._best_at())

@@ -1,41 +1,23 @@
 """Adapters of a user's own, as docs/loggers.md writes them, and which adapter a logger gets."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
-from pytorch_lightning.loggers.logger import DummyLogger, Logger
+from pytorch_lightning.loggers.logger import DummyLogger
 
 from ortho_lightning import AngleMonitor, OrthogonalityCallback
 from ortho_lightning.callbacks.monitoring.adapters import Adapter, adapter_for, register
 from ortho_lightning.callbacks.monitoring.adapters.tensorboard import TensorBoard
 from ortho_lightning.errors import ArgumentTypeError, ConfigurationError
 from tests.callbacks.helpers import images, make_trainer, vision_module
+from tests.pages import examples, run, run_page
+from tests.readers import Notebook
 
-DOCS = Path(__file__).parents[2] / "docs" / "loggers.md"
 LAYERS = ("net.0", "net.2", "net.6")
 
 
-def example(number):
-    return DOCS.read_text().split("```python\n")[number].split("```")[0]
-
-
-class Notebook(Logger):
-    name, version = "notebook", "0"
-
-    def __init__(self):
-        self.pages, self.scalars, self.hyperparameters = [], [], {}
-
-    def log_metrics(self, metrics, step=None):
-        self.scalars.append((step, metrics))
-
-    def log_hyperparams(self, params, *args, **kwargs):
-        self.hyperparameters = params
-
-
 def test_the_adapter_of_the_docs_takes_what_they_say():
-    exec(compile(example(3), str(DOCS), "exec"), {"Notebook": Notebook})
+    run(examples("loggers.md")[2], {"Notebook": Notebook})
     notebook = Notebook()
     make_trainer(OrthogonalityCallback(None), logger=notebook).fit(vision_module(), images(4))
     first = {}
@@ -58,18 +40,13 @@ def test_the_loggers_of_the_docs_work_at_once(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name, value in (("WANDB_MODE", "offline"), ("WANDB_SILENT", "true"), ("MLFLOW_DISABLE_TELEMETRY", "true")):
         monkeypatch.setenv(name, value)
-    quiet = "Trainer(max_steps=1, accelerator='cpu', enable_progress_bar=False, enable_model_summary=False, "
-    code = example(1).replace("Trainer(", quiet)
-    found = {"module": vision_module(), "data": images(4)}
-    exec(compile(code, str(DOCS), "exec"), found)
+    found = run_page("loggers.md", {"module": vision_module(), "data": images(4), "Notebook": Notebook})
     wandb.finish()
     assert list(tmp_path.glob("wandb/offline-run-*/files/media/images/ortho/pairs/net.0*.png"))
     assert "ortho/angle_std" in found["loggers"][1].experiment.get_run(found["loggers"][1].run_id).data.metrics
     assert list(tmp_path.glob("logs/lightning_logs/version_*/metrics.csv"))
     run_id = found["loggers"][1].run_id
-    table = {"run_id": run_id}
-    exec(compile(example(2), str(DOCS), "exec"), table)
-    assert list(table["table"]["layer"]) == list(LAYERS)
+    assert list(found["table"]["layer"]) == list(LAYERS)
     assert (tmp_path / "mlartifacts" / run_id / "artifacts" / "ortho" / "layers.json").is_file()
     assert {path.name for path in tmp_path.iterdir()} <= {"wandb", "mlflow.db", "mlartifacts", "logs", "filters"}
 

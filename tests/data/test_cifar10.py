@@ -192,6 +192,26 @@ def test_validation_split_is_seeded_and_disjoint(tmp_path):
         make_module(tmp_path, val_images=30)
 
 
+def test_of_some_classes_the_images_are_those_of_the_whole_split_numbered_anew(tmp_path):
+    whole, half = make_module(tmp_path), make_module(tmp_path, classes=["truck", "cat"])
+    assert (whole.num_classes, half.num_classes) == (10, 2)
+    for split in ("train", "val", "test"):
+        x, y = whole.splits[split]
+        expected = {
+            image.numpy().tobytes(): {9: 0, 3: 1}[int(label)]
+            for image, label in zip(x, y, strict=True)
+            if label in (3, 9)
+        }
+        found = {image.numpy().tobytes(): int(label) for image, label in zip(*half.splits[split], strict=True)}
+        assert found == expected
+
+
+@pytest.mark.parametrize("classes", [["cat"], ["cat", "cat"], ["cat", "lion"], []])
+def test_unusable_classes_are_named(tmp_path, classes):
+    with pytest.raises(ConfigurationError, match=r"classes=\["):
+        CIFAR10DataModule(str(tmp_path), classes=classes)
+
+
 @pytest.mark.parametrize("pad", [0, 1, 4])
 def test_crop_and_flip_equal_padding_and_slicing_each_image(pad):
     x = torch.randint(0, 256, (10, 3, 32, 32), dtype=torch.uint8)

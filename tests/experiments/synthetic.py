@@ -82,6 +82,7 @@ def run(arm: str, seed: int, epochs: int = 10, shapes=_SHAPES, robust: bool = Tr
         "val_accuracy": history[-1]["val_accuracy"] if history else None,
         "best": best and {"epoch": best["epoch"], "val_accuracy": best["val_accuracy"], "test_accuracy": final - 0.001},
         "history": history, "start": {"weights": f"w{seed}", "batch": f"b{seed}"},
+        "chance": {"accuracy": 0.1, "samples": 10_000},
         "penalty": None if arm == "none" else 0.1234, "step_ms": 10.0 + len(arm), "steps": 400, "layers": report,
         "robustness": {"noise 0.02": final - 0.03, "missing 0.5": final - 0.1, "rotated": final - 0.4} if robust
         else {},

@@ -20,6 +20,7 @@ def browser(tmp_path_factory):
         options.add_argument(f"--{argument}")
     options.add_argument("--disable-dev-shm-usage")
     options.add_argument("--window-size=1400,1000")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('profile')}")
     started = webdriver.Chrome(options=options, service=Service(driver))
     yield started

@@ -64,6 +64,21 @@ def test_arms_and_seeds_make_a_report(compared):
     assert content["costs"]["lsh"]["peak_ratio"] > 1
 
 
+def test_a_log_shows_every_arms_epochs_the_time_left_and_what_to_do_next(compared):
+    cwd, folder, shown = compared
+    folder = folder.relative_to(cwd)
+    lines = shown.splitlines()
+    assert lines[0] == f"4 runs of 2 epochs, 2 at a time; the output of each is in {folder}/*/output.log"
+    progress = [line for line in lines if "in all, " in line]
+    assert re.search(r"(none|lsh), seed [01]: [12] of 2 epochs; [1-4] of 8 in all, about \d+ (s|min) left", progress[0])
+    assert {arm for arm in ("none", "lsh") if any(arm in line for line in progress)} == {"none", "lsh"}
+    assert str(folder / "report.html") in shown
+    commands = [line.strip() for line in lines[-8:] if line.startswith("  ")]
+    assert f"tensorboard --logdir {folder}" in commands[0]
+    assert "data.root=PATH" in commands[1]
+    assert "'seeds=[0,1,2,3]'" in commands[2]
+
+
 def test_arms_of_a_seed_start_alike_and_seeds_differ(compared):
     none, lsh, other, _ = content_of(compared[1])["runs"]
     assert none["start"] == lsh["start"]
@@ -123,6 +138,10 @@ def test_a_failed_run_is_told_and_the_others_go_on(tmp_path):
         (["regularizers=[none,orthogonal]"], "regularizers=['orthogonal']: there are ["),
         (["seeds=[]"], "seeds=[], regularizers="),
         (["jobs=0"], "jobs=0"),
+        (["jobs=two"], "jobs=two: must be an integer"),
+        (["trainer.max_epochs=abc"], "trainer.max_epochs=abc: must be an integer or null"),
+        (["trainer.max_epoch=3"], "Did you mean 'max_epochs'?"),
+        (["experiment=nothing"], "Could not find 'experiment/nothing'"),
         (["target=75"], "target=75"),
         (["seed=3"], "seed=3: a comparison takes lists"),
         (["seeds=0"], "seeds=0: must be a list"),
@@ -134,8 +153,9 @@ def test_a_failed_run_is_told_and_the_others_go_on(tmp_path):
 )
 def test_mistakes_are_named(tmp_path, overrides, message):
     done = run_script("compare", *TINY, *overrides, cwd=tmp_path, expect=2)
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
 
 
 def test_a_killed_comparison_goes_on_to_the_same_table(tmp_path):

@@ -6,20 +6,13 @@ import pytest
 
 from ortho_lightning.experiments.report.documents import write_report
 from tests.experiments.synthetic import ARMS, comparison, full, run
+from tests.integration.windows import overflowing, set_window
 
 pytestmark = pytest.mark.slow
 
 IMAGES = """return [...document.images].map(i => [i.complete, i.naturalWidth, i.currentSrc.slice(0, 26), i.alt,
   i.getBoundingClientRect().width])"""
 SOURCES = "return [...document.images].map(i => i.currentSrc)"
-# Elements that stick out of the window, but for those within a box that scrolls and is itself inside.
-OVERFLOWING = """
-const inside = e => { for (let p = e.parentElement; p; p = p.parentElement)
-  if (getComputedStyle(p).overflowX == 'auto') return true; return false; };
-return [...document.body.querySelectorAll('*')].filter(e => !inside(e)
-  && (e.getBoundingClientRect().right > innerWidth + 0.5 || e.getBoundingClientRect().left < -0.5))
-  .map(e => e.tagName + ' ' + e.className + ' ' + e.textContent.slice(0, 40));
-"""
 WIDTHS = "return [document.documentElement.scrollWidth, innerWidth, document.body.getBoundingClientRect().width]"
 # Contrast as WCAG defines it, of each text with the ground behind it; the lowest.
 CONTRAST = """
@@ -62,13 +55,7 @@ def opened(browser, pages):
     """Open a page at a width and in a colour scheme, and wait for its figures."""
 
     def open_page(name, width, scheme):
-        browser.execute_cdp_cmd(
-            "Emulation.setDeviceMetricsOverride",
-            {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600},
-        )
-        browser.execute_cdp_cmd(
-            "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
-        )
+        set_window(browser, width, scheme)
         browser.get(pages[name].as_uri())
         until = time.monotonic() + 60
         while not all(image[0] and image[1] > 0 for image in browser.execute_script(IMAGES)):
@@ -97,7 +84,7 @@ def test_the_page_fits_and_its_figures_load(opened, name, width, scheme):
     assert inner == width
     assert scrolled <= width
     assert body <= width
-    assert browser.execute_script(OVERFLOWING) == []
+    assert overflowing(browser) == []
     assert browser.execute_script(CONTRAST) >= 4.5
     assert browser.execute_script(SMALLEST_TEXT) >= 14
 

@@ -1,7 +1,13 @@
 """scripts/train.py from a shell: files, error messages and resuming."""
 
 import json
+import os
 import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 import torch
@@ -13,7 +19,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from ortho_lightning.experiments.common.cli import conf_dir
 from ortho_lightning.experiments.training import overview
 from tests.data.small_modelnet import write_hdf5, write_tree
-from tests.integration.commands import TINY, run_script
+from tests.integration.commands import ROOT, TINY, run_script
 
 LSH_NUMBERS = ("lambda1", "lambda2", "gamma")
 
@@ -162,13 +168,25 @@ def test_last_finds_the_newest_run_of_the_same_configuration(tmp_path):
         ("experiment=cifar10 data.root=nowhere", "nowhere does not exist"),
         ("experiment=modelnet40 data.root=nowhere", "nowhere does not exist"),
         ("experiment=modelnet10 data.val_share=2", "val_share=2"),
+        ("trainer.max_epochs=abc", "error: trainer.max_epochs=abc: must be an integer or null"),
+        ("seed=abc", "error: seed=abc: must be an integer"),
+        ("model.net.width=wide", "error: model.net.width=wide: must be an integer"),
+        ("trainer.max_epoch=3", "Did you mean 'max_epochs'?"),
+        ("modle=pointnet", "Could not override 'modle'"),
+        ("data.points=[1", "error: data.points=[1: no viable alternative"),
+        ("model=small_cnn", "error: model=small_cnn does not take the samples of data=shapes, of shape (3, 16)"),
+        ("model.net.num_classes=10", "has 10 outputs, and data=shapes has 12 classes: set model.net.num_classes=12"),
+        ("trainer.precision=abc", "error: Precision 'abc' is invalid."),
     ],
 )
-def test_a_wrong_override_gives_a_message_and_no_stack_trace(tmp_path, override, message):
+def test_a_wrong_override_gives_one_line_and_no_stack_trace(tmp_path, override, message):
     arguments = [text for text in TINY if not override.startswith("experiment=")]
     done = run_script("train", *arguments, "regularizer=lsh", *override.split(), cwd=tmp_path, expect=None)
     assert done.returncode != 0
     assert message in done.stderr
+    lines = done.stderr.splitlines()  # what Lightning says of its accelerators is among them
+    assert [line.startswith("error: ") for line in lines].count(True) == 1
+    assert lines[-1].startswith("error: ")
     assert "Traceback" not in done.stderr
 
 
@@ -240,3 +258,54 @@ def test_every_constructor_argument_stands_in_the_configuration():
         config = compose("whiten", ["data.root=x", "run_dir=x"])
         check(OmegaConf.create(OmegaConf.to_container(config, resolve=True)))
     assert len(own) >= 10
+
+
+def test_the_whole_stack_is_shown_when_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    for override in ("regularizer=lhs", "trainer.max_epochs=abc"):
+        done = run_script("train", *TINY, override, cwd=tmp_path, expect=1)
+        assert "Traceback" in done.stderr
+
+
+def test_control_c_names_the_command_that_goes_on(tmp_path):
+    options = [text for text in TINY if "max_epochs" not in text]
+    options += ["trainer.max_epochs=500", "regularizer=none", "logger=csv", "model.net.dropout=0.1"]
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "scripts" / "train.py"), *options],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    for _ in range(1200):
+        if list(tmp_path.rglob("last.ckpt")):
+            break
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    shown, _ = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "Traceback" not in shown
+    last = shown.strip().splitlines()[-1]
+    command = shlex.split(last.removeprefix("interrupted; go on with: "))
+    assert command[1:] == [str(ROOT / "scripts" / "train.py"), *options, "ckpt_path=last"]
+    # it is what it says: the run goes on from the checkpoint, here for no more than has been done
+    done = run_script("train", *command[2:], "trainer.max_epochs=1", cwd=tmp_path)
+    assert "was complete already" in done.stdout
+
+
+def test_control_c_before_the_first_checkpoint_names_no_checkpoint(tmp_path):
+    code = (
+        "import sys\n"
+        "from ortho_lightning.experiments import train\n"
+        "def interrupted(config): raise KeyboardInterrupt\n"
+        "train.run = interrupted\n"
+        "train.main()\n"
+    )
+    command = [sys.executable, "-c", code, *TINY]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 130
+    last = done.stdout.strip().splitlines()[-1]
+    assert last.startswith("interrupted before the first checkpoint; begin again with: ")
+    assert "ckpt_path" not in last

@@ -28,6 +28,44 @@ def test_image_networks_keep_the_resolution_of_small_images(net):
     assert first(torch.randn(1, 3, 32, 32)).shape[-2:] == (32, 32)
 
 
+def test_without_norms_activations_keep_their_size_through_the_layers():
+    torch.manual_seed(0)
+    net = SmallCNN(width=64, norm=None)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in net.modules())
+    sizes = []
+    for block in net.blocks:
+        block[0].register_forward_hook(lambda _, __, output: sizes.append(output.square().mean().item()))
+    net(torch.randn(8, 3, 32, 32))
+    # of normal inputs a layer keeps the mean square; a margin of zeros takes a seventh at 8 x 8 pixels, pooling adds
+    without_pooling = [sizes[i + 1] / sizes[i] for i in (0, 2, 4)]
+    assert all(0.75 < ratio < 1.2 for ratio in without_pooling)
+    assert all(1 < sizes[i + 1] / sizes[i] < 5 for i in (1, 3))
+
+
+def test_dropout_is_of_the_features_that_the_last_layer_reads():
+    net = SmallCNN(width=4, dropout=0.5)
+    seen = []
+    net.head.register_forward_hook(lambda _, args, __: seen.append(args[0]))
+    torch.manual_seed(0)
+    net(torch.randn(256, 3, 8, 8))
+    dropped = net.blocks[-1](torch.zeros(1, 16, 2, 2)).shape[1]
+    assert seen[0].shape == (256, dropped)
+    kept = (seen[0] != 0).float().mean(0)
+    alive = kept > 0  # a channel whose ReLU never fires is 0 anyway
+    assert (kept[alive] - 0.5).abs().max() < 0.15
+    net.eval()
+    plain = SmallCNN(width=4).eval()
+    plain.load_state_dict(net.state_dict())
+    x = torch.randn(2, 3, 8, 8)
+    assert torch.equal(plain(x), net(x))
+
+
+@pytest.mark.parametrize("options", [{"norm": "layer"}, {"dropout": 1.0}, {"width": 1}])
+def test_bad_options_of_the_small_cnn_are_named(options):
+    with pytest.raises(ConfigurationError, match=f"{next(iter(options))}="):
+        SmallCNN(**options)
+
+
 def test_pointnet_does_not_depend_on_the_order_of_points():
     net = PointNet(width=8, feature_transform=True).eval()
     x = torch.randn(3, 3, 20)

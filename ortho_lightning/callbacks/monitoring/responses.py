@@ -8,17 +8,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from ortho_lightning import functional as OF
 from ortho_lightning.callbacks.monitoring.angles import WIDEST_LOGGED
 from ortho_lightning.functional.responses import response_statistics_of
 from ortho_lightning.layers import sampling
 from ortho_lightning.layers.filters import Layer
-from ortho_lightning.layers.hooks import ForwardHook, in_backward, in_transform
+from ortho_lightning.layers.hooks import ForwardHook, LayerHooks, in_backward, in_transform
 from ortho_lightning.layers.parts import Part, part_of
 from ortho_lightning.layers.sampling import Sampling
-from ortho_lightning.layers.tracing import CompiledRuns, HookGuards
+from ortho_lightning.layers.tracing import CompiledRuns
 from ortho_lightning.random import mix, number
 
 
@@ -43,28 +42,23 @@ class ResponseMonitor:
         self._layers = layers
         self._max_samples = max_samples
         self._seed = 0
-        self._handles: list[RemovableHandle] = []
         self._outputs: dict[str, Tensor] = {}
         self._observed = {name: part_of(layer) for name, layer in layers.items() if part_of(layer).outputs is not None}
+        self._hooks = LayerHooks(self._observed, self._hook)
         self._compiled = CompiledRuns(self._observed, Sampling(max_samples), gradient=False)
         self._due = False
-        self._persistent = False
 
     def persist(self) -> None:
         """Keep the hooks in place from now on, as a compiled model needs them."""
-        if not self._persistent:
-            self._persistent = True
-            HookGuards.hold()
-            self._install()
+        self._hooks.persist()
 
     def begin_batch(self, step: int, rank: int) -> None:
         """Sample the outputs of this batch by hooks."""
         self._seed = mix(step, rank)
         self._due = True
-        if self._persistent:
+        if self._hooks.persistent:
             self._compiled.begin({name: self._seed_of(name) for name in self._observed})
-        else:
-            self._install()
+        self._hooks.install()
 
     def take(self, outputs: Mapping[str, Tensor]) -> None:
         """Take sampled outputs ``(groups, n, k)`` by layer; of several runs in a batch the first counts."""
@@ -74,7 +68,7 @@ class ResponseMonitor:
     @torch.no_grad()
     def take_compiled(self) -> None:
         """Take what compiled code has sampled, while the layers' biases are those of its outputs."""
-        for name, taken in self._compiled.collect() if self._persistent else ():
+        for name, taken in self._compiled.collect() if self._hooks.persistent else ():
             if taken:
                 assert isinstance(taken[0], Tensor)
                 self.take({name: sampling.as_samples(self._observed[name], taken[0])})
@@ -92,9 +86,7 @@ class ResponseMonitor:
 
     def close(self) -> None:
         """Remove the hooks and forget the samples; safe to call twice."""
-        if self._persistent:
-            self._persistent = False
-            HookGuards.release()
+        self._hooks.close()
         self._rest()
         self._outputs = {}
 
@@ -116,21 +108,10 @@ class ResponseMonitor:
     def _seed_of(self, name: str) -> int:
         return mix(self._seed, number(name))
 
-    def _install(self) -> None:
-        self._remove()
-        for name, part in self._observed.items():
-            self._handles.append(part.module.register_forward_hook(self._hook(name, part), with_kwargs=True))
-
     def _rest(self) -> None:
         """Let the hooks rest until the next batch that is due."""
         self._due = self._compiled.open = False
-        if not self._persistent:
-            self._remove()
-
-    def _remove(self) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+        self._hooks.remove()
 
 
 def response_scalars(measured: Mapping[str, OF.ResponseStatistics]) -> dict[str, float]:

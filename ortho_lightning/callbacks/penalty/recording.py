@@ -9,16 +9,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from ortho_lightning.callbacks.penalty.memory import PenaltyMemory
 from ortho_lightning.callbacks.penalty.runs import Run, graph_of, nodes_of, sample, sampled_node
 from ortho_lightning.errors import UnsupportedLayerError
 from ortho_lightning.layers.filters import Layer, trains, weight_of_run
-from ortho_lightning.layers.hooks import ForwardHook, in_backward, in_transform
+from ortho_lightning.layers.hooks import ForwardHook, LayerHooks, in_backward, in_transform
 from ortho_lightning.layers.parts import Part, part_of
 from ortho_lightning.layers.sampling import Sampling, Taken
-from ortho_lightning.layers.tracing import CompiledRuns, HookGuards
+from ortho_lightning.layers.tracing import CompiledRuns
 from ortho_lightning.random import mix, number
 
 
@@ -52,8 +51,6 @@ class LayerRecorder:
         self.steps = 0
         """Training steps recorded so far."""
         self.open = False
-        self.persistent = False
-        """Whether the hooks stay in place between steps."""
         self._numbers = {name: number(name) for name in layers}
         self._seed = 0
         self._runs: list[Run] = []
@@ -63,16 +60,16 @@ class LayerRecorder:
         self._ever_counted: set[str] = set()
         self._recomputed: Counter[str] = Counter()
         self._without_gradient: set[str] = set()
-        self._handles: list[RemovableHandle] = []
+        self._hooks = LayerHooks(self.layers, self._hook)
+
+    @property
+    def persistent(self) -> bool:
+        """Whether the hooks stay in place between steps."""
+        return self._hooks.persistent
 
     def persist(self) -> None:
         """Keep the hooks in place from now on, as a compiled model needs them: before its first call, and unchanged."""
-        if self.persistent:
-            return
-        self.persistent = True
-        HookGuards.hold()
-        self._remove()
-        self._install()
+        self._hooks.persist()
 
     @contextlib.contextmanager
     def record(self, seed: int) -> Iterator[None]:
@@ -84,7 +81,7 @@ class LayerRecorder:
         if self.persistent:
             self._compiled.begin({name: self._seed_of(name) for name in self.layers})
         self.steps += 1
-        self._install()
+        self._hooks.install()
         self.open = True
         try:
             yield
@@ -124,22 +121,12 @@ class LayerRecorder:
 
     def settle(self) -> None:
         """Remove the hooks, unless they are persistent: the step and its backward are over."""
-        if not self.persistent:
-            self._remove()
+        self._hooks.remove()
 
     def close(self) -> None:
         """Remove the hooks and forget the runs; safe to call twice."""
-        self._remove()
+        self._hooks.close()
         self.discard()
-        if self.persistent:
-            self.persistent = False
-            HookGuards.release()
-
-    def _install(self) -> None:
-        if self._handles:
-            return
-        for name, part in self.layers.items():
-            self._handles.append(part.module.register_forward_hook(self._hook(name, part), with_kwargs=True))
 
     def _hook(self, name: str, part: Part) -> ForwardHook:
         def ran(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
@@ -149,11 +136,6 @@ class LayerRecorder:
             return self._record_run(name, part, args, kwargs, output)
 
         return ForwardHook(ran)
-
-    def _remove(self) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
 
     def _record_run(self, name: str, part: Part, args: Any, kwargs: Any, output: Any) -> Any:
         """Record a run of a selected layer; called by its hook. Return the output to hand on."""

@@ -85,6 +85,14 @@ class BestEpoch:
 
 
 @dataclass(frozen=True)
+class Chance:
+    """The share of the most frequent class among the test labels, and the number of test samples."""
+
+    accuracy: float
+    samples: int
+
+
+@dataclass(frozen=True)
 class RunRecord:
     """The results of one run, or the reason why there are none.
 
@@ -102,6 +110,7 @@ class RunRecord:
         best: the epoch with the best validation accuracy; None if its weights were not kept.
         history: one record per epoch.
         start: hashes of the initial weights and of the first batch.
+        chance: the test accuracy of the same answer to every sample; None if it is not known.
         others: values of keys that this version does not know.
     """
 
@@ -118,16 +127,18 @@ class RunRecord:
     best: BestEpoch | None = None
     history: tuple[EpochRecord, ...] = ()
     start: Mapping[str, str] | None = None
+    chance: Chance | None = None
     others: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, stored: Json) -> RunRecord:
         """Read ``results.json`` of a run, or one of the ``runs`` of a comparison."""
-        best = stored.get("best")
+        best, chance = stored.get("best"), stored.get("chance")
         parts: dict[str, Any] = {
             "layers": tuple(map(LayerRecord.from_json, stored.get("layers") or ())),
             "robustness": dict(stored.get("robustness") or {}),
             "best": BestEpoch.from_json(best) if best else None,
+            "chance": Chance(chance["accuracy"], chance["samples"]) if chance else None,
             "history": tuple(map(EpochRecord.from_json, stored.get("history") or ())),
             "others": {key: value for key, value in stored.items() if key not in _FIELDS},
         }
@@ -140,6 +151,7 @@ class RunRecord:
             "layers": [layer.to_json() for layer in self.layers],
             "robustness": dict(self.robustness),
             "best": None if self.best is None else dataclasses.asdict(self.best),
+            "chance": None if self.chance is None else dataclasses.asdict(self.chance),
             "history": [epoch.to_json() for epoch in self.history],
         }
         return {**found, **parts, **self.others}

@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from pytorch_lightning import seed_everything
 
-from ortho_lightning.experiments.common.cli import conf_dir, plain_errors
+from ortho_lightning.experiments.common.cli import command
 from ortho_lightning.experiments.common.provenance import machine
 from ortho_lightning.experiments.comparison.available import BASELINE, expand_arms
 from ortho_lightning.experiments.comparison.plan import plan
@@ -64,8 +63,7 @@ def _arm(name: str, config: DictConfig) -> Arm:
     return Arm(name, subject, batch, {**options, "devices": 1}, callbacks, every, None if without else spacing)
 
 
-@hydra.main(version_base="1.3", config_path=conf_dir(), config_name="compare")
-@plain_errors
+@command("compare")
 def main(config: DictConfig) -> None:
     """Measure the costs and write them into ``config.run_dir``."""
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)

@@ -139,3 +139,9 @@ def detectable_difference(std: float, n: int, alpha: float, power: float = 0.8) 
     while lacking(upper) < 0:
         upper *= 2
     return float(optimize.brentq(lacking, 0.0, upper)) * std / math.sqrt(n)
+
+
+def share_interval(share: float, n: int, confidence: float) -> tuple[float, float]:
+    """Return the interval in which the share of successes in n independent trials lies, from that of one trial."""
+    low, high = stats.binom.interval(confidence, n, share)
+    return float(low) / n, float(high) / n

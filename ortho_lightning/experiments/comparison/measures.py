@@ -58,10 +58,13 @@ MEASURES = (
     "best_test_accuracy",
     "best_epoch",
     "val_accuracy",
+    "mean_val_accuracy",
     "epochs_to_target",
     *OF_LAYERS,
     "penalty",
 )
+COMPARED = ("mean_val_accuracy", "epochs_to_target", "angle_std", "response_angle_std")
+"""Measures that are compared with the baseline beside the one that decides: speed of convergence, and angles."""
 
 
 def failure_of(run: RunRecord) -> str | None:
@@ -102,6 +105,7 @@ def run_measures(run: RunRecord, target: float | None) -> dict[str, float | None
         "best_test_accuracy": None if run.best is None else _percent(run.best.test_accuracy),
         "best_epoch": None if best is None else best + 1,
         "val_accuracy": _percent(run.val_accuracy),
+        "mean_val_accuracy": _percent(mean(epoch.values.get("val_accuracy") for epoch in run.history)),
         "epochs_to_target": _epochs_to(run, target),
     }
     for name, measure in OF_LAYERS.items():

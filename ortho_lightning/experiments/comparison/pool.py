@@ -1,43 +1,43 @@
-"""Execution of the runs of a comparison, one or several at a time, under one progress bar."""
+"""Execution of the runs of a comparison, one or several at a time, with their progress."""
 
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
 
-from tqdm import tqdm
-
+from ortho_lightning.experiments.common.invocation import shown
+from ortho_lightning.experiments.comparison.progress import Progress
 from ortho_lightning.experiments.comparison.runs import Run
+from ortho_lightning.experiments.comparison.time_left import Timeline
 
 
 def execute(runs: Sequence[Run], jobs: int) -> None:
-    """Make the runs that are missing, ``jobs`` at a time, under one progress bar over all epochs.
+    """Make the runs that are missing, ``jobs`` at a time, and show their progress.
 
     Raises:
         ConfigurationError: if a folder holds a run of another configuration, before anything runs.
     """
-    epochs = {}
+    epochs = []
     for run in runs:
         config = run.config()
         run.check(config)
-        epochs[run.folder] = max(1, config.trainer.max_epochs or 1)
-    there = sum(run.finished for run in runs)
-    if there:
-        print(f"{there} of {len(runs)} runs are there already", flush=True)
-    waiting = [run for run in runs if not run.finished]
+        epochs.append(max(1, config.trainer.max_epochs or 1))
+    waiting = [(run, count) for run, count in zip(runs, epochs, strict=True) if not run.finished]
+    if len(waiting) < len(runs):
+        print(f"{len(runs) - len(waiting)} of {len(runs)} runs are there already", flush=True)
+    if not waiting:
+        return
+    at_a_time = "one after the other" if jobs == 1 else f"{jobs} at a time"
+    print(f"{_count(len(waiting), 'run')} of {_count(max(count for _, count in waiting), 'epoch')}, {at_a_time}; "
+          f"the output of each is in {shown(waiting[0][0].folder.parent)}/*/output.log", flush=True)  # fmt: skip
     threads = None if jobs == 1 else max(1, (os.cpu_count() or 1) // jobs)
-    with (
-        tqdm(total=sum(epochs[run.folder] for run in waiting), unit="epoch", disable=None, leave=False) as bar,
-        ThreadPoolExecutor(jobs) as pool,
-    ):
-        futures = {pool.submit(run.execute, threads): run for run in waiting}
+    timelines = [Timeline(run.name, run.arm, count, run.epochs, run.epochs) for run, count in waiting]
+    with Progress(timelines, jobs) as progress, ThreadPoolExecutor(jobs) as pool:
+        futures = {pool.submit(run.execute, threads): run for run, _ in waiting}
         try:
-            _watch(futures, epochs, bar)
+            _watch(futures, timelines, progress)
         except BaseException:
             for future, run in futures.items():
                 future.cancel()
@@ -45,19 +45,29 @@ def execute(runs: Sequence[Run], jobs: int) -> None:
             raise
 
 
-def _watch(futures: dict[Future[None], Run], epochs: dict[Path, int], bar: Any) -> None:
-    told: set[Path] = set()
-    while len(told) < len(futures):
-        for future, run in futures.items():
-            if future.done() and run.folder not in told:
+def _watch(futures: dict[Future[None], Run], timelines: Sequence[Timeline], progress: Progress) -> None:
+    ended = 0
+    while ended < len(futures):
+        for (future, run), timeline in zip(futures.items(), timelines, strict=True):
+            if timeline.ended is not None:
+                continue
+            has_ended = future.done()  # before its files are read, which it writes last
+            _observe(run, timeline)
+            if has_ended:
                 future.result()
-                told.add(run.folder)
-                tqdm.write(f"[{len(told)}/{len(futures)}] {run.arm}, seed {run.seed}: {_outcome(run)}", file=sys.stdout)
-        done = (epochs[run.folder] if run.folder in told else run.epochs for run in futures.values())
-        bar.update(sum(done) - bar.n)
-        bar.set_postfix_str(f"{len(told)} of {len(futures)} runs", refresh=False)
+                timeline.ended = time.time()
+                ended += 1
+                progress.write(f"[{ended}/{len(futures)}] {run.name}: {_outcome(run)}")
+        progress.update(time.time())
         time.sleep(0.2)
-    sys.stdout.flush()
+
+
+def _observe(run: Run, timeline: Timeline) -> None:
+    """Note what the run's files say; their times are those of this machine's clock."""
+    timeline.started, timeline.trained = run.started, run.trained
+    done = run.epochs
+    if done > timeline.done:
+        timeline.done, timeline.last = done, time.time()
 
 
 def _outcome(run: Run) -> str:
@@ -66,3 +76,7 @@ def _outcome(run: Run) -> str:
         return f"failed, {record.failure}"
     accuracy = record.test_accuracy if record.test_accuracy is not None else record.val_accuracy
     return "done" if accuracy is None else f"{100 * accuracy:.2f}%"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -87,6 +87,12 @@ def epochs_done(folder: Path) -> int:
         return 0
 
 
+def config_written(folder: Path) -> float | None:
+    """Return when the run wrote its configuration, which it does right before it trains, in seconds of the clock."""
+    path = folder / CONFIG
+    return path.stat().st_mtime if path.is_file() else None
+
+
 def configuration_of(folder: Path) -> dict[str, Any] | None:
     """Return what makes the run the one that it is, by dotted names; None if it failed before it began."""
     path = folder / CONFIG

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from ortho_lightning.errors import ConfigurationError
+from ortho_lightning.experiments.common.messages import one_line
 from ortho_lightning.experiments.common.nested import flat
 from ortho_lightning.experiments.common.records import RunRecord
 from ortho_lightning.experiments.comparison import launching
@@ -20,6 +22,7 @@ from ortho_lightning.experiments.comparison.locks import held
 from ortho_lightning.experiments.comparison.run_folder import (
     FAILURE,
     RunLabel,
+    config_written,
     configuration_of,
     epochs_done,
     is_finished,
@@ -51,6 +54,8 @@ class Run:
     experiment: str | None = None
     process: subprocess.Popen[bytes] | None = field(default=None, init=False, repr=False)
     interrupted: bool = field(default=False, init=False)
+    started: float | None = field(default=None, init=False)
+    """When this object started its process, in seconds of the clock."""
     _log_began: int = field(default=0, init=False, repr=False)
 
     def config(self) -> DictConfig:
@@ -62,8 +67,8 @@ class Run:
         try:
             return compose("train", [*self.overrides, f"run_dir={quoted(self.folder)}"])
         except HydraException as error:
-            reason = " ".join(str(error).split())
-            raise ConfigurationError(f"{self.arm}, seed {self.seed}: {reason}; every arm gets the overrides") from error
+            reason = one_line(str(error))
+            raise ConfigurationError(f"{self.name}: {reason}; every arm gets the overrides") from error
 
     def check(self, config: DictConfig) -> None:
         """Reject a folder that holds a run of another configuration than ``config``.
@@ -91,6 +96,17 @@ class Run:
     def epochs(self) -> int:
         """The number of epochs in its history."""
         return epochs_done(self.folder)
+
+    @property
+    def name(self) -> str:
+        """Arm and seed in words."""
+        return f"{self.arm}, seed {self.seed}"
+
+    @property
+    def trained(self) -> float | None:
+        """When the process that it started was ready to train, in seconds of the clock; None before that."""
+        written = config_written(self.folder)
+        return written if written is not None and self.started is not None and written >= self.started else None
 
     def record(self) -> RunRecord:
         """Return its results, or the reason why there are none."""
@@ -129,6 +145,7 @@ class Run:
             environment.setdefault("OMP_NUM_THREADS", str(threads))
         with (self.folder / "output.log").open("a") as output:
             self._log_began = output.tell()
+            self.started = time.time()
             self.process = subprocess.Popen(
                 launching.command("ortho_lightning.experiments.train", [*self.overrides, *options], self.folder),
                 stdin=subprocess.DEVNULL,

@@ -10,6 +10,7 @@ from ortho_lightning.experiments.common.records import LayerRecord, RunRecord
 from ortho_lightning.experiments.comparison import inference
 from ortho_lightning.experiments.comparison.inference import Estimate
 from ortho_lightning.experiments.comparison.measures import (
+    COMPARED,
     LAYER_MEASURES,
     MEASURES,
     METRIC,
@@ -74,7 +75,8 @@ def summarize(
     }
     compared = baseline if baseline in arms else None
     described = _described(measured, confidence)
-    differences = _differences(measured, compared, confidence)
+    differences = _differences(measured, METRIC, compared, confidence)
+    others = {name: _differences(measured, name, compared, confidence) for name in COMPARED}
     deviations = _deviations({arm: measures[METRIC] for arm, measures in described.items()}, compared, confidence)
     return Summary(
         metric=METRIC,
@@ -90,6 +92,7 @@ def summarize(
                 measures=described[arm],
                 difference=differences.get(arm),
                 deviation=deviations.get(arm),
+                others={name: found[arm] for name, found in others.items() if arm in found},
             )
             for arm, seeds in arms.items()
         ),
@@ -114,17 +117,20 @@ def _described(measured: Mapping[str, Seeds], confidence: float) -> dict[str, di
     }
 
 
-def _differences(measured: Mapping[str, Seeds], baseline: str | None, confidence: float) -> dict[str, Difference]:
-    """The paired difference of the metric to the baseline, by arm; none without a common seed."""
+def _differences(
+    measured: Mapping[str, Seeds], name: str, baseline: str | None, confidence: float
+) -> dict[str, Difference]:
+    """The paired difference of a measure to the baseline, by arm; none without a common seed."""
     if baseline is None:
         return {}
     found: dict[str, Difference] = {}
     tested: dict[str, tuple[float, float]] = {}
+    sizes = [abs(value) for seeds in measured.values() for value in numbers(own.get(name) for own in seeds.values())]
     for arm, seeds in measured.items():
-        paired = _paired(seeds, measured[baseline]) if arm != baseline else []
+        paired = _paired(seeds, measured[baseline], name) if arm != baseline else []
         if not paired:
             continue
-        one = Difference(**asdict(inference.describe(paired, confidence, scale=100.0)))
+        one = Difference(**asdict(inference.describe(paired, confidence, scale=max(sizes))))
         if one.low is not None and one.std is not None:
             tested[arm] = (inference.paired_p(paired), one.std)
             one = replace(one, p=tested[arm][0])
@@ -139,9 +145,9 @@ def _differences(measured: Mapping[str, Seeds], baseline: str | None, confidence
     return found
 
 
-def _paired(own: Seeds, other: Seeds) -> list[float]:
-    """The differences of the metric with the seeds that have it in both arms."""
-    pairs = [(own[seed][METRIC], measures[METRIC]) for seed, measures in other.items() if seed in own]
+def _paired(own: Seeds, other: Seeds, name: str) -> list[float]:
+    """The differences of a measure with the seeds that have it in both arms."""
+    pairs = [(own[seed].get(name), measures.get(name)) for seed, measures in other.items() if seed in own]
     return [first - second for first, second in pairs if first is not None and second is not None]
 
 

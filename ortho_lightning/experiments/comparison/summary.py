@@ -6,7 +6,7 @@ Accuracies are in percent and their differences in points. Epochs are counted fr
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ortho_lightning.experiments.comparison.inference import Estimate
@@ -15,7 +15,7 @@ from ortho_lightning.experiments.comparison.measures import METRIC, Measures
 
 @dataclass(frozen=True)
 class Difference(Estimate):
-    """The difference of the metric to the baseline, paired over the seeds that both arms finished.
+    """The difference of a measure to the baseline, paired over the seeds that both arms finished.
 
     Args:
         p: of the paired t test; None where there is none.
@@ -63,8 +63,10 @@ class ArmSummary:
         runs: their number, failed ones included.
         failed: those that left no accuracy.
         measures: each measure over the finished seeds, by name.
-        difference: to the baseline; None for the baseline itself and for arms without a common seed.
+        difference: of the metric to the baseline; None for the baseline itself and for arms without a common seed.
         deviation: of the metric between seeds; None for fewer than two.
+        others: differences of further measures by name, of those that both arms have; each measure is corrected for
+            the number of arms by itself.
     """
 
     arm: str
@@ -73,6 +75,7 @@ class ArmSummary:
     measures: Mapping[str, Estimate]
     difference: Difference | None
     deviation: SeedDeviation | None
+    others: Mapping[str, Difference] = field(default_factory=dict)
 
     @property
     def finished(self) -> int:
@@ -93,6 +96,7 @@ class ArmSummary:
             "figures": {name: asdict(one) for name, one in self.measures.items()},
             "difference": None if self.difference is None else asdict(self.difference),
             "spread": None if self.deviation is None else asdict(self.deviation),
+            "other_differences": {name: asdict(one) for name, one in self.others.items()},
         }
 
 

@@ -15,6 +15,7 @@ from ortho_lightning.experiments.comparison.statistics import summarize
 from ortho_lightning.experiments.comparison.step_costs import StepCost, StepCosts
 from ortho_lightning.experiments.comparison.summary import Summary
 from ortho_lightning.experiments.report import findings
+from ortho_lightning.experiments.report.chance import at_chance
 
 CONFIDENCE = 0.95
 
@@ -82,8 +83,9 @@ class Comparison:
 
     @property
     def sentence(self) -> str:
-        """What was found, in one sentence."""
-        return findings.sentence(self.summary)
+        """What was found, in one sentence; before it another where no arm has learnt anything."""
+        warning = at_chance(self.runs, self.summary.confidence)
+        return " ".join(filter(None, [warning, findings.sentence(self.summary)]))
 
     @property
     def notes(self) -> list[str]:

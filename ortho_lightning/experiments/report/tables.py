@@ -48,7 +48,7 @@ class LayerColumn:
 
 def all_tables(comparison: Comparison) -> Iterator[Table]:
     """Return every table of the report that has rows, in the order of the report."""
-    for make in (main, differences, costs, robustness, more, layers, failures):
+    for make in (main, differences, others, costs, robustness, more, layers, failures):
         table = make(comparison)
         if table.rows:
             yield table
@@ -114,11 +114,14 @@ def _main_legend(comparison: Comparison) -> list[str]:
     ]
 
 
+_TESTED = ["p", "p (Holm)", "visible from"]
+
+
 def differences(comparison: Comparison) -> Table:
     """Return the paired differences in full."""
     summary = comparison.summary
     confidence = f"{100 * summary.confidence:g}%"
-    headings = ["arm", "pairs", f"difference [{confidence}]", "corrected interval", "p", "p (Holm)", "visible from"]
+    headings = ["arm", "pairs", f"difference [{confidence}]", "corrected interval", *_TESTED]
     rows = [_difference_row(arm.arm, arm.difference) for arm in summary.ranked if arm.difference is not None]
     legend = [
         "In points of test accuracy. The corrected interval has the level at which Holm's procedure judges the arm, so "
@@ -140,6 +143,31 @@ def _difference_row(arm: str, one: Difference) -> list[str]:
         _p(one.p_holm),
         number(one.detectable),
     ]
+
+
+_OTHERS = {
+    "mean_val_accuracy": ("mean of the validation accuracy over the epochs", "points"),
+    "epochs_to_target": ("epochs to the target", "epochs"),
+    "angle_std": ("filter angle std", "deg"),
+    "response_angle_std": ("response angle std", "deg"),
+}
+
+
+def others(comparison: Comparison) -> Table:
+    """Return the paired differences of the measures that decide nothing, one row per measure and arm."""
+    summary = comparison.summary
+    rows = [
+        [f"{words} ({unit})", *_difference_row(arm.arm, arm.others[name])]
+        for name, (words, unit) in _OTHERS.items()
+        for arm in summary.ranked
+        if name in arm.others
+    ]
+    headings = ["measure", "arm", "pairs", f"difference [{100 * summary.confidence:g}%]", "corrected interval"]
+    legend = [
+        "The mean of the validation accuracy over the epochs is the area under its curve, which is larger where a "
+        "training converges faster. Each measure is corrected by Holm for the number of arms, not for that of measures."
+    ]
+    return Table("others", f"Other differences to {summary.baseline}", [*headings, *_TESTED], rows, legend)
 
 
 def costs(comparison: Comparison) -> Table:

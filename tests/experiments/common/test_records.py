@@ -14,7 +14,7 @@ def test_reading_and_writing_change_nothing():
     assert RunRecord.from_json(record.to_json()) == record
     assert list(record.results()) == [
         "regularizer", "seed", "test_accuracy", "val_accuracy", "penalty", "step_ms", "steps", "layers", "robustness",
-        "best", "history", "start",
+        "best", "history", "start", "chance",
     ]  # fmt: skip
 
 

@@ -291,6 +291,28 @@ def test_epochs_to_the_target_are_counted_from_one():
     assert "Every run was at the target of 10.00% after its first epoch" in notes_of(collapsed)
 
 
+def test_convergence_and_angles_are_compared_in_pairs_as_scipy_does():
+    curves = {"none": [[0.1, 0.5], [0.2, 0.6], [0.3, 0.55]], "lsh": [[0.3, 0.6], [0.3, 0.7], [0.5, 0.65]]}
+    stds = {"none": [8.0, 9.0, 8.5], "lsh": [6.0, 6.5, 7.0]}
+    runs = [
+        with_curve(arm, seed, curve) | {"layers": [{"name": "a", "k": 2, "d": 2, "std": stds[arm][seed]}]}
+        for arm in curves
+        for seed, curve in enumerate(curves[arm])
+    ]
+    found = arm_of(sound(runs), "lsh")["other_differences"]
+    area = {arm: [100 * (first + last) / 2 for first, last in curves[arm]] for arm in curves}
+    for name, of_arm in (("mean_val_accuracy", area), ("angle_std", stds)):
+        assert found[name]["n"] == 3
+        assert found[name]["mean"] == pytest.approx(np.mean(of_arm["lsh"]) - np.mean(of_arm["none"]))
+        theirs = stats.ttest_rel(of_arm["lsh"], of_arm["none"])
+        assert found[name]["p_holm"] == pytest.approx(theirs.pvalue)  # of one arm
+        ends = theirs.confidence_interval(0.95)
+        assert [found[name]["low_holm"], found[name]["high_holm"]] == pytest.approx([ends.low, ends.high])
+    assert found["epochs_to_target"]["mean"] == pytest.approx(-1 / 3)  # at 50% in epochs 2, 2, 2 and 2, 2, 1
+    assert "response_angle_std" not in found
+    assert arm_of(sound(runs), "none")["other_differences"] == {}
+
+
 def test_figures_of_a_run():
     layers = [{"name": "a", "mean": 90.0, "std": 4.0, "spread_ratio": 1.0, "max_abs_cos": 0.5},
               {"name": "b", "mean": 88.0, "std": 6.0, "spread_ratio": 1.5, "max_abs_cos": 0.3,
@@ -302,7 +324,8 @@ def test_figures_of_a_run():
     found = run_measures(records([one])[0], None)
     assert found == {
         "test_accuracy": 50.0, "best_test_accuracy": 62.5, "best_epoch": 4.0, "val_accuracy": None,
-        "epochs_to_target": None, "angle_mean": 89.0, "angle_std": 5.0, "spread_ratio": 1.25, "max_abs_cos": 0.5,
+        "mean_val_accuracy": None, "epochs_to_target": None,
+        "angle_mean": 89.0, "angle_std": 5.0, "spread_ratio": 1.25, "max_abs_cos": 0.5,
         "response_angle_mean": 92.0, "response_angle_std": 12.0,
         "penalty": 0.125, "robustness/rotated": 25.0,
     }  # fmt: skip

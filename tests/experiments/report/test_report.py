@@ -141,6 +141,20 @@ def test_the_tables_hold_the_numbers_of_the_summary(content, folder, page):
     assert {row[0]: row[1] for row in rows} == {"none": "8", "gram": "7 of 8", "lsh": "8"}
 
 
+def test_other_differences_are_one_row_for_each_measure_and_arm(tmp_path):
+    content = comparison([run(arm, seed) for arm in ("none", "gram", "lsh") for seed in range(4)])
+    page, _ = written(content, tmp_path)
+    heading, *rows = page.tables["others"]
+    arms = {arm.arm: arm for arm in content.summary.arms}
+    measures = dict.fromkeys(row[0] for row in rows)
+    assert len(rows) == 2 * len(measures) == 8
+    for row in rows:
+        words, arm = row[:2]
+        name = list(arms[arm].others)[list(measures).index(words)]
+        shown = float(row[heading.index("difference [95%]")].partition(" ")[0])
+        assert shown == pytest.approx(arms[arm].others[name].mean, abs=0.00501)
+
+
 def test_arms_are_in_the_order_of_their_difference_with_angles_and_cost_beside_it(tmp_path):
     gains = {"a": 0.01, "none": 0.0, "b": -0.02, "c": 0.03}
     runs = [one for arm, gain in gains.items() for one in scores(arm, [0.5 + gain, 0.6 + gain, 0.72 + gain])]

@@ -1,0 +1,30 @@
+"""The next commands after a comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ortho_lightning.experiments.common.invocation import shown, typed
+
+_OWN_DATA = ("experiment=modelnet40", "data.root=PATH", "data.num_classes=N")
+
+
+def next_steps(folder: Path, overrides: Sequence[str], seeds: Sequence[int]) -> list[tuple[str, str]]:
+    """Return the next three commands, each with what it is for.
+
+    Args:
+        folder: of the comparison.
+        overrides: of the command that made it.
+        seeds: of its runs.
+    """
+    more = ",".join(map(str, dict.fromkeys([*seeds, *range(max(3, 2 * len(seeds)))])))
+    others = [text for text in overrides if not text.startswith("seeds=")]
+    return [
+        ("See every curve, histogram and figure:", typed("tensorboard", "--logdir", shown(folder))),
+        (
+            "Your own meshes of N classes, <class>/{train,test}/*.off under PATH (your own module: README.md):",
+            typed("compare", *_OWN_DATA),
+        ),
+        ("More seeds, without repeating these runs:", typed("compare", *others, f"seeds=[{more}]")),
+    ]

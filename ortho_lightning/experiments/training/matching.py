@@ -1,0 +1,62 @@
+"""A check that a network takes the data's samples, before the first step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback
+
+from ortho_lightning.data.module import TensorDataModule
+from ortho_lightning.errors import ConfigurationError
+from ortho_lightning.experiments.common.messages import one_line
+
+
+class MatchCheck(Callback):
+    """Gives two samples to the network before training, so that a network for other data is one line, not a stack.
+
+    The network is in evaluation mode and nothing is drawn at random, so training does not change.
+
+    Args:
+        model: name of the network in the configuration.
+        data: name of the data.
+    """
+
+    def __init__(self, model: str, data: str) -> None:
+        self._model = model
+        self._data = data
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Run the network once.
+
+        Raises:
+            ConfigurationError: if it takes other inputs, or has fewer outputs than the data has classes.
+        """
+        data = trainer.datamodule
+        if stage != "fit" or not isinstance(data, TensorDataModule) or "val" not in data.splits:
+            return
+        x, _ = data.splits["val"]
+        samples = data.prepare(x[:2])
+        outputs = self._outputs(pl_module, samples)
+        classes = max(int(y.max()) + 1 for _, y in data.splits.values())
+        if outputs.shape[-1] < classes:
+            raise ConfigurationError(
+                f"model={self._model} has {outputs.shape[-1]} outputs, and data={self._data} has {classes} classes: "
+                f"set model.net.num_classes={classes}"
+            )
+
+    def _outputs(self, model: Any, samples: torch.Tensor) -> torch.Tensor:
+        training = {name: part.training for name, part in model.named_modules()}
+        model.eval()
+        try:
+            with torch.no_grad():
+                outputs = model(samples.to(model.device))
+        except RuntimeError as error:
+            raise ConfigurationError(
+                f"model={self._model} does not take the samples of data={self._data}, of shape "
+                f"{tuple(samples.shape[1:])}: choose another model or other data ({one_line(str(error))})"
+            ) from error
+        finally:
+            for name, part in model.named_modules():
+                part.training = training[name]
+        return outputs[0] if isinstance(outputs, tuple) else outputs

@@ -1,0 +1,40 @@
+"""Weights of another run as the start of a training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ortho_lightning.errors import ConfigurationError
+
+
+def load_pretrained(module: nn.Module, checkpoint: str, anew: str) -> None:
+    """Load the weights and statistics of a checkpoint into a module, except for one layer, which starts anew.
+
+    Args:
+        module: of the same architecture, but for the layer that starts anew.
+        checkpoint: path of a checkpoint of Lightning.
+        anew: dotted name of that layer, such as the last one, whose classes differ.
+
+    Raises:
+        ConfigurationError: if there is no such file, it is no checkpoint, or its weights do not fit the module.
+    """
+    path = Path(checkpoint).expanduser()
+    if not path.is_file():
+        raise ConfigurationError(f"pretrained={checkpoint}: there is no such file; give the checkpoint of another run")
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    except Exception as error:
+        raise ConfigurationError(f"pretrained={checkpoint}: not a checkpoint of Lightning ({error})") from error
+    own = module.state_dict()
+    kept = {name: value for name, value in saved.items() if name in own and not name.startswith(f"{anew}.")}
+    other = [name for name in (*own, *saved) if name not in kept and not name.startswith(f"{anew}.")]
+    other += [name for name, value in kept.items() if value.shape != own[name].shape]
+    if other or not kept:
+        raise ConfigurationError(
+            f"pretrained={checkpoint}: its weights do not fit this network, such as {', '.join(other[:3]) or anew}; "
+            "use the model and the options that it was trained with"
+        )
+    module.load_state_dict({**own, **kept})
