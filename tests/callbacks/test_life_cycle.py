@@ -67,7 +67,7 @@ def test_after_fit_it_pickles_compiles_and_exports():
     x = torch.randn(2, 32)
     assert torch.equal(again(x), model(x))
     assert torch.equal(copy.deepcopy(model)(x), model(x))
-    torch.testing.assert_close(torch.export.export(model.layer, (x,)).module()(x), model(x))
+    torch.testing.assert_close(torch.export.export(model.layer, (x,), strict=False).module()(x), model(x))
 
 
 @pytest.mark.parametrize("where", ["training_step", "on_after_backward", "validation_step"])

@@ -653,7 +653,10 @@ def test_every_precision_equals_a_hand_written_loop_with_outputs_of_ten_thousand
 
 
 @pytest.mark.parametrize("compile_net", [lambda net: torch.compile(net, backend="aot_eager"), "in place"])
-def test_a_compiled_network_gets_the_same_penalty_and_gradient(compile_net):
+def test_a_compiled_network_gets_the_same_penalty_and_gradient(compile_net, request):
+    if compile_net == "in place":
+        request.getfixturevalue("one_graph_of_a_container")
+
     def run(compiled):
         module = vision_module(inplace=False)
         module.net[5].p = 0.0

@@ -112,7 +112,10 @@ def compiled(module):
         lambda: AngleMonitor(every_n_steps=2),
     ],
 )
-def test_they_are_the_same_for_a_checkpointed_and_a_compiled_network(change, make):
+def test_they_are_the_same_for_a_checkpointed_and_a_compiled_network(change, make, request):
+    if change is compiled:
+        request.getfixturevalue("one_graph_of_a_container")
+
     def report(*changes):
         torch._dynamo.reset()
         torch.manual_seed(3)
@@ -133,6 +136,7 @@ def test_they_are_the_same_for_a_checkpointed_and_a_compiled_network(change, mak
             torch.testing.assert_close(found_weights[name], value, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.usefixtures("one_graph_of_a_container")
 def test_a_compiled_step_is_compiled_once_with_samples_and_once_without():
     class Backend:
         graphs = 0

@@ -24,7 +24,7 @@ def test_mean_and_covariance_are_those_of_numpy(n, d, seed):
     x = vectors(n, d, seed)
     found = Moments.of(x)
     np.testing.assert_allclose(found.mean.numpy(), x.numpy().mean(0), rtol=1e-10, atol=1e-13)
-    expected = np.cov(x.numpy(), rowvar=False, bias=True).reshape(d, d)
+    expected = np.cov(x.numpy().T, bias=True).reshape(d, d)
     np.testing.assert_allclose(found.covariance.numpy(), expected, rtol=1e-9, atol=1e-12)
 
 
