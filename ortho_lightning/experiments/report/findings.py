@@ -173,6 +173,7 @@ def _about_deviations(summary: Summary) -> Iterator[str]:
         else:
             yield (
                 text + "this suggests a difference, but it is not corrected for the number of arms, and a few seeds do "
+                "not prove it."
             )
     if not said:
         yield (
