@@ -15,7 +15,7 @@ from ortho_lightning.tables import markdown_table
 _JUDGED_BY = {"test/accuracy": "test accuracy", "val/accuracy": "validation accuracy"}
 _ANGLES_BY = {
     "angle_std": "angle std (degrees)",
-    "spread_ratio": "spread / random",
+    "spread_ratio": "angle std / random",
     "response_angle_std": "response angle std (degrees)",
 }
 _SHOWN = ("regularizer", "weight", "share", "lambda1", "lambda2", "gamma")
