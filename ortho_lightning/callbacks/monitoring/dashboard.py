@@ -48,7 +48,7 @@ def angle_charts(name: str, layers: Sequence[str], kinds: Sequence[Kind]) -> lis
     """Return the charts of a callback's angles, the layers from input to output."""
     of_filters = [
         Chart("angle, mean ± std", (f"{name}/angle_mean", f"{name}/angle_lower", f"{name}/angle_upper"), True),
-        Chart("spread by layer, 1 = random", _by_layer(name, "spread_ratio", layers)),
+        Chart("angle std by layer, 1 = random", _by_layer(name, "spread_ratio", layers)),
         Chart("largest |cos|", _by_layer(name, "max_abs_cos", layers)),
     ]
     band = tuple(f"{name}/response_angle_{line}" for line in ("mean", "lower", "upper"))
