@@ -57,7 +57,7 @@ def result_figures(comparison: Comparison) -> Iterator[SvgFigure]:
     if any(arm.difference for arm in summary.arms):
         yield _drawn(
             "Difference of every seed",
-            f"Test accuracy minus that of {summary.baseline}, one mark per seed, with the mean and its interval, by arm",
+            f"Test accuracy minus that of {summary.baseline}, one mark per seed, with mean and interval, by arm",
             lambda axis, theme: _draw_differences(axis, theme, comparison),
             left=0.31,
         )

@@ -128,7 +128,9 @@ def test_the_tables_hold_the_numbers_of_the_summary(content, folder, page):
         assert [float(x) for x in shown.groups()] == pytest.approx(
             [accuracy.mean, accuracy.low, accuracy.high], abs=0.00501
         )
-        assert float(row[column["filter angle std / random"]]) == pytest.approx(arm.measures["spread_ratio"].mean, abs=0.00501)
+        assert float(row[column["filter angle std / random"]]) == pytest.approx(
+            arm.measures["spread_ratio"].mean, abs=0.00501
+        )
         if arm.difference is None:
             assert row[column["difference to none (points)"]] == "-"
             continue
