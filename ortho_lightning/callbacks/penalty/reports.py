@@ -87,7 +87,7 @@ class Reports:
         """Warn that no measurement set the weight."""
         self.once(
             "no weight",
-            f"{weight}: no step so far told a ratio of the gradients, so nothing was added to the loss. The selected "
+            f"{weight}: no step so far gave a ratio of the gradients, so nothing was added to the loss. The selected "
             "layers must run in training_step, and both the loss and the penalty must depend on their weights; give a "
             "number as weight otherwise.",
         )
