@@ -1,4 +1,4 @@
-"""Weights of the penalty that are set by what they do, not by a number."""
+"""Weights of the penalty that are set from measured gradients instead of a number."""
 
 from __future__ import annotations
 
