@@ -188,10 +188,10 @@ def as_markdown(findings: Iterable[Finding], command: str, asked: int | None = N
         "classification models of torchvision, a small member of each family of timm, and tiny models of "
         "transformers. The inputs are random (batch 2, seed 0), and the task's loss is multiplied by 0, so that the "
         'gradient is that of the penalty alone. "Sound" counts the penalized layers whose weight has a finite gradient '
-        "that is not zero. The other layers are "
-        "listed, with `*` for numbers. *Named*: a warning of the callback names them, because their forward is never "
-        "called (attention uses the weights of its projections directly), or because no loss depends on their run. *Zero "
-        "weights*: such filters have no direction, and no gradient until the task changes them. *Outputs*: all "
+        "that is not zero. The other layers are listed, with `*` for numbers. *Named*: a warning of the callback names "
+        "them, because their forward is never called (attention uses the weights of its projections directly), or "
+        "because no loss depends on their run. *Zero weights*: such filters have no direction, and no gradient until "
+        "the task changes them. *Outputs*: all "
         "outputs of the layer were zero, for example after a scale that is initialized with zero, so there is nothing "
         "to compare.",
         "",
