@@ -23,8 +23,8 @@ def next_steps(folder: Path, overrides: Sequence[str], seeds: Sequence[int]) -> 
     return [
         ("To see every curve, histogram and figure:", typed("tensorboard", "--logdir", shown(folder))),
         (
-            "To train on your own meshes of N classes, <class>/{train,test}/*.off under PATH (see README.md for your own "
-            "module):",
+            "To train on your own meshes of N classes, <class>/{train,test}/*.off under PATH (see README.md for your "
+            "own module):",
             typed("compare", *_OWN_DATA),
         ),
         ("To add seeds without repeating these runs:", typed("compare", *others, f"seeds=[{more}]")),
