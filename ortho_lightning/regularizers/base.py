@@ -88,7 +88,7 @@ def check_max_filters(max_filters: int | None, averages: bool, what: str) -> Non
         return
     if not isinstance(max_filters, int) or max_filters < 2:
         raise ConfigurationError(
-            f"max_filters={max_filters!r}: one filter tells no angle; give 2 or more, or None for all"
+            f"max_filters={max_filters!r}: one filter gives no angle; give 2 or more, or None for all"
         )
     if not averages:
         raise ConfigurationError(

@@ -26,7 +26,7 @@ class Reports:
         """Warn that runs joined no backward under manual optimization."""
         self.once(
             "unjoined",
-            "runs of its layers joined no backward, so their penalty is lost. Use self.manual_backward(loss), not "
+            "runs of its layers were in no backward pass, so their penalty is lost. Use self.manual_backward(loss), not "
             "loss.backward(), on losses that depend on the layers.",
         )
 
@@ -42,7 +42,7 @@ class Reports:
         """Warn that no optimizer step was seen under manual optimization."""
         self.once(
             "stepless",
-            f"no optimizer step was seen in {batches} batches, so its schedule and logging stand still. Step the "
+            f"no optimizer step was seen in {batches} batches, so its schedule and logging do not advance. Step the "
             "optimizers that self.optimizers() returns.",
         )
 
