@@ -47,7 +47,9 @@ def sample_surface(vertices: np.ndarray, triangles: np.ndarray, count: int, seed
     areas = np.linalg.norm(np.cross(b - a, c - a), axis=1) / 2
     total = areas.sum()
     if not np.isfinite(total) or total <= 0:
-        raise DataError(f"a surface of {len(triangles)} triangles and area {total:g}, from which no points can be drawn")
+        raise DataError(
+            f"a surface of {len(triangles)} triangles and area {total:g}, from which no points can be drawn"
+        )
     generator = torch.Generator().manual_seed(seed)
     place, along, across = torch.rand(3, count, generator=generator, dtype=torch.float64).numpy()
     filled = areas.cumsum()
