@@ -1,5 +1,5 @@
 # Commands on a machine with Python, pip and make:
-#   make demo   install into .venv, train the built-in experiment without penalty, with gram and with lsh, print a table
+#   make demo   install into .venv, train the built-in experiment without a penalty, with gram and with lsh, print a table
 #   make test   install what the tests need as well, then run the whole test suite
 #   make docs   install into .venv, build the documentation into build/docs
 # All can be repeated; an existing installation is kept. More seeds: make demo SEEDS=[0,1,2]
