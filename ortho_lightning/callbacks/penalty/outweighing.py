@@ -77,6 +77,6 @@ class OutweighingWatch:
         return (
             f"the penalty outweighs the task: it is {ratio:.3g} times the task's loss {when} (now {float(penalty):.3g} "
             f"and {float(task):.3g}), at {{weight}}. Few networks learn their task like this. Try "
-            f"a weight of {0.1 * weight / ratio:.1g}, which makes the penalty a tenth of the task's loss, or the one that "
-            "suggest_weight(module, data) returns."
+            f"a weight of {0.1 * weight / ratio:.1g}, which makes the penalty a tenth of the task's loss, or the one "
+            "that suggest_weight(module, data) returns."
         )

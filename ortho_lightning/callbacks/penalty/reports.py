@@ -26,8 +26,8 @@ class Reports:
         """Warn that runs joined no backward under manual optimization."""
         self.once(
             "unjoined",
-            "runs of its layers were in no backward pass, so their penalty is lost. Use self.manual_backward(loss), not "
-            "loss.backward(), on losses that depend on the layers.",
+            "runs of its layers were in no backward pass, so their penalty is lost. Use self.manual_backward(loss), "
+            "not loss.backward(), on losses that depend on the layers.",
         )
 
     def independent_loss(self) -> None:
