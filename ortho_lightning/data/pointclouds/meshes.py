@@ -30,8 +30,8 @@ def read_off(path: Path) -> tuple[np.ndarray, np.ndarray]:
     promised = start + vertex_count + face_count
     if len(lines) < promised:
         raise DataError(
-            f"{path} is truncated: its header has {vertex_count} vertices and {face_count} faces, which need {promised} "
-            f"lines, but the file has {len(lines)}"
+            f"{path} is truncated: its header has {vertex_count} vertices and {face_count} faces, which need "
+            f"{promised} lines, but the file has {len(lines)}"
         )
     vertices = _vertices(path, lines[start : start + vertex_count], start)
     return vertices, _triangles(path, lines[start + vertex_count : promised], start, vertex_count)

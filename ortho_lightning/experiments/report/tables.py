@@ -102,13 +102,13 @@ def _main_legend(comparison: Comparison) -> list[str]:
     return [
         "The main measure is the test accuracy with the weights of the last epoch; this was fixed beforehand. The "
         f"test accuracy at the epoch with the best validation accuracy is shown as well.{order}",
-        f"In brackets: {confidence} intervals over seeds (Student's t; chi-square for the standard deviation), from "
-        f"{FEWEST} seeds. The difference is paired: both arms have the same seeds. Its interval and the p value of the "
-        "paired t test are corrected by Holm for the number of arms.",
+        f"In brackets: {confidence} intervals over seeds (Student's t; chi-square for the standard deviation), with "
+        f"at least {FEWEST} seeds. The difference is paired: both arms have the same seeds. Its interval "
+        "and the p value of the paired t test are corrected by Holm for the number of arms.",
         "Std means standard deviation; between seeds it is that of the test accuracies. Angles are means over layers "
         "after the last epoch. The cosine is the largest between any two filters of a layer. Filter angle std / random "
-        "is divided by the standard deviation for random directions: below 1 the filters are closer to right angles "
-        "than random ones, above 1 some filters have become similar.",
+        "is the standard deviation divided by that of random directions: below 1 the filters are closer to right "
+        "angles than random ones, above 1 some filters have become similar.",
         "Filter angles are the angles between the weights. Response angles are those between the responses of the "
         "filters to the inputs of the layer, from samples of the last step in which they were measured.",
     ]
