@@ -58,7 +58,7 @@ def test_the_commands_of_a_page_exist(name):
     page = text_of(name)
     for script in re.findall(r"python (scripts/\w+\.py)", page):
         assert (ROOT / script).is_file()
-    assert set(re.findall(r"\bmake ([\w-]+)", page)) <= set(targets)
+    assert set(re.findall(r"`make ([\w-]+)", page)) <= set(targets)
     assert set(re.findall(r"(?<![\w.])ortho-(?!lightning)\w+", page)) <= set(installed)
     assert set(re.findall(r"ortho-lightning\[([\w-]+)\]", page)) <= set(extras)
 
