@@ -6,6 +6,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+CIFAR10 ?= data/cifar10
 SEEDS ?= [0]
 BIN := $(VENV)/bin
 # one process a core, each with one thread; the tests of a file share what they prepare
@@ -14,7 +15,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 PACKAGE_MB := 6200
 ALL_MB := 7500
 
-.PHONY: help install demo test test-slow docs check format clean
+.PHONY: help install demo test test-slow test-oldest tutorials docs check format clean
 
 help:
 	@sed -n '1,5p' Makefile
@@ -45,6 +46,29 @@ test: install
 test-slow: install
 	@echo "Running the tests that take minutes ..."
 	@$(PYTEST) -m slow
+
+# The fast part of the suite on the lower bounds of pyproject.toml, on the oldest Python where there is one.
+OLDEST := .venv-oldest
+OLDEST_PYTHON ?= $(or $(shell command -v python3.10),$(PYTHON))
+OLDEST_EXTRAS := sentence-transformers,faiss,scikit-learn,arrow,geotorch,modelnet,peft,zoo,wandb,mlflow,sweep
+OLDEST_TOOLS := pytest pytest-xdist hypothesis lightning "jsonargparse[signatures]"
+FAST ?= tests/functional tests/layers tests/callbacks tests/models tests/nn tests/data tests/integrations \
+  $(filter-out tests/test_docs%.py tests/test_layer_docs.py tests/test_reference.py,$(wildcard tests/test_*.py))
+
+test-oldest: $(OLDEST)/.installed
+	@echo "Running the fast part of the suite on the oldest supported versions ..."
+	@OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -n 1 --disable-warnings $(FAST)
+
+$(OLDEST)/.installed: pyproject.toml tests/oldest.txt
+	@echo "Installing the oldest supported versions into $(OLDEST) (6.3 GB with a CUDA build of torch) ..."
+	@test -x $(OLDEST)/bin/python || $(OLDEST_PYTHON) -m venv $(OLDEST)
+	@$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  --constraint tests/oldest.txt --editable ".[$(OLDEST_EXTRAS)]" $(OLDEST_TOOLS)
+	@touch $@
+
+tutorials: install
+	@echo "Running the tutorials and writing what they print and draw into their pages ..."
+	@CIFAR10=$(abspath $(CIFAR10)) OMP_NUM_THREADS=1 $(BIN)/python scripts/tutorials.py
 
 docs: $(VENV)/.installed-docs
 	@echo "Building the documentation into build/docs ..."

@@ -42,8 +42,8 @@ class OutputsOf:
     axis: int = -1
 
 
-Pattern: TypeAlias = "str | OutputsOf"
-Layers: TypeAlias = "str | OutputsOf | Sequence[str | OutputsOf] | Callable[[str, nn.Module], bool] | None"
+Pattern: TypeAlias = str | OutputsOf
+Layers: TypeAlias = str | OutputsOf | Sequence[str | OutputsOf] | Callable[[str, nn.Module], bool] | None
 
 Need: TypeAlias = "bool | Literal['allowed']"
 

@@ -34,6 +34,17 @@ def _fresh_compiler():
     torch._dynamo.reset()
 
 
+@pytest.fixture
+def _containers_are_one_graph():
+    """torch 2.6 does not compile a container in place, such as a Sequential, but each part of other origin in it."""
+    backend, container = Backend(), nn.Sequential(nn.Linear(2, 2), nn.Tanh())
+    container.compile(backend=backend)
+    container(torch.zeros(1, 2))
+    torch._dynamo.reset()
+    if backend.graphs != 1:
+        pytest.skip(f"torch {torch.__version__} does not compile a container in place as one graph")
+
+
 def module_without_dropout():
     module = vision_module(inplace=False)
     module.net[5].p = 0.0
@@ -229,6 +240,7 @@ class Transposed(nn.Module):
         return x.mT
 
 
+@pytest.mark.usefixtures("_containers_are_one_graph")
 @pytest.mark.parametrize("network", [residual_network, attention_network])
 @pytest.mark.parametrize("regularizer", [LSH(max_samples=20), LSH(max_samples=20, detach_inputs=True), Gram()])
 def test_a_network_is_as_many_graphs_with_the_callback_as_without(network, regularizer):
@@ -249,6 +261,7 @@ def test_a_network_is_as_many_graphs_with_the_callback_as_without(network, regul
     assert callback.penalty > 0
 
 
+@pytest.mark.usefixtures("_containers_are_one_graph")
 @pytest.mark.parametrize("package", PACKAGES)
 @pytest.mark.parametrize("window", [1, 2])
 @pytest.mark.parametrize("later", [False, True])

@@ -1,6 +1,7 @@
 """A module that trains can be pickled, deep-copied and copied at any moment, and what comes out is its own."""
 
 import copy
+import functools
 import importlib
 import inspect
 import io
@@ -207,10 +208,23 @@ def test_a_method_that_is_wrapped_keeps_its_signature_and_name():
     assert seen == [("(batch, batch_idx)", "training_step")]
 
 
+@functools.cache
+def strict_export_takes_hooks():
+    layer = nn.Linear(2, 2)
+    layer.register_forward_hook(lambda module, inputs, output: None)
+    try:
+        torch.export.export(layer, (torch.ones(1, 2),), strict=True)
+    except torch._dynamo.exc.UserError:
+        return False
+    return True
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 @pytest.mark.parametrize("regularizer", [LSH(), Gram()])
 @pytest.mark.parametrize("how", ["export", "strict export", "trace"])
 def test_a_layer_is_exported_inside_of_the_step(package, regularizer, how):
+    if how == "strict export" and not strict_export_takes_hooks():
+        pytest.skip(f"torch {torch.__version__} exports no module with a hook strictly")
     made = []
 
     class Exporting(MODELS[package]):

@@ -8,7 +8,11 @@ import torch
 
 pytest.importorskip("sentence_transformers")
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
+try:
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+except ImportError:  # their place in the first releases of 5
+    from sentence_transformers.models import Pooling, Transformer
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from ortho_lightning import Whitening

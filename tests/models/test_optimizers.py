@@ -12,7 +12,9 @@ from ortho_lightning.errors import ConfigurationError, LayerSelectionError
 from ortho_lightning.models import Classifier, KernelOptimizer, Muon, SmallCNN
 from tests.callbacks.helpers import make_trainer
 
-pytestmark = pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch.optim.Muon came with torch 2.9")
+if not hasattr(torch.optim, "Muon"):
+    pytest.skip("torch.optim.Muon came with torch 2.9", allow_module_level=True)
+
 MUON = Muon(exclude=["net.blocks.0.0", "net.head"], lr=0.02)
 
 

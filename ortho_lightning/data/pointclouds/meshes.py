@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 import zlib
 from pathlib import Path
 
@@ -125,8 +126,10 @@ def _is_vertex(line: str) -> bool:
 
 def _triangles(path: Path, lines: list[str], start: int, vertex_count: int) -> np.ndarray:
     try:
-        numbers = np.loadtxt(lines, dtype=np.int64, comments=None, ndmin=2)
-    except ValueError:  # polygons of several sizes, colours, or something else
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", DeprecationWarning)  # with it, some releases of NumPy read 1.5 as 1
+            numbers = np.loadtxt(lines, dtype=np.int64, comments=None, ndmin=2)
+    except (ValueError, DeprecationWarning):  # polygons of several sizes, colours, or something else
         numbers = np.empty((0, 0), dtype=np.int64)
     if numbers.shape[1] == 4 and (numbers[:, 0] == 3).all():
         triangles, faces = numbers[:, 1:], np.arange(len(lines))

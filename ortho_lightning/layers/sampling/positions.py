@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -72,7 +73,8 @@ def places_of(shape: Sequence[int], max_samples: int | None) -> Places:
     """Return up to ``max_samples`` places in ``(batch, map, channels)``; they depend on the shape alone."""
     images, size, _ = shape
     count = images * size if max_samples is None else min(max_samples, images * size)
-    return Places(count, images, size, _stride(size))
+    # the size is a constant of compiled code: torch 2.6 raises where it is symbolic
+    return Places(count, images, size, _stride(operator.index(size)))
 
 
 def draws_of(seed: int | Draws) -> Draws:
