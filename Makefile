@@ -1,5 +1,5 @@
 # Commands on a machine with Python, pip and make:
-#   make demo   install into .venv, train the built-in experiment without penalty, with gram and with lsh, print a table
+#   make demo   install into .venv, train the built-in experiment without a penalty, with gram and with lsh, print a table
 #   make test   install what the tests need as well, then run the whole test suite
 #   make docs   install into .venv, build the documentation into build/docs
 # All can be repeated; an existing installation is kept. More seeds: make demo SEEDS=[0,1,2]
@@ -24,19 +24,19 @@ install: $(VENV)/.installed
 
 # what the package itself needs
 $(VENV)/.installed-package: pyproject.toml
-	@echo "Installing ortho-lightning and what it needs into $(VENV)."
+	@echo "Installing ortho-lightning and its requirements into $(VENV)."
 	@echo "This takes 6.2 GB with the CUDA build of PyTorch, which pip chooses on Linux; less with a CPU build."
 	@PYTHON="$(PYTHON)" sh scripts/install.sh "$(VENV)" . $(PACKAGE_MB)
 	@touch $@
 
 # ... and what the tests and checks need; after the other, so that both may be asked for at once
 $(VENV)/.installed: pyproject.toml $(VENV)/.installed-package
-	@echo "Installing what tests and checks need into $(VENV): 7.5 GB with the above."
+	@echo "Installing the requirements of the tests and checks into $(VENV): 7.5 GB in total."
 	@PYTHON="$(PYTHON)" sh scripts/install.sh "$(VENV)" ".[test,dev]" $(ALL_MB)
 	@touch $@
 
 demo: $(VENV)/.installed-package
-	@echo "Training PointNet on procedural point clouds without penalty, with gram and with lsh: a few minutes."
+	@echo "Training PointNet on procedural point clouds without a penalty, with gram and with lsh. This takes a few minutes."
 	@$(BIN)/python scripts/compare.py experiment=shapes 'seeds=$(SEEDS)'
 
 test: install

@@ -32,9 +32,6 @@ exclude_patterns = ["results"]
 nitpicky = True
 smartquotes = False  # "ledoit-wolf" in a docstring is what to type
 
-# Some pages of the navigation are written beside the site. Remove both lines when all of them are there.
-suppress_warnings = ["toc.not_readable"]
-
 # ------------------------------------------------------------------------------------------------------------ Markdown
 
 myst_heading_anchors = 3  # links such as layers.md#parts-of-a-module, as code hosts resolve them

@@ -1,4 +1,4 @@
-"""Ortho Lightning: directions that do not repeat each other."""
+"""Ortho Lightning: penalties and measurements against redundant filters, and whitening of embeddings."""
 
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as _version

@@ -10,7 +10,7 @@ class OrthoLightningError(Exception):
 
 
 class ConfigurationError(OrthoLightningError, ValueError):
-    """An argument or a configuration that cannot work."""
+    """An invalid argument or configuration."""
 
 
 class ArgumentTypeError(ConfigurationError, TypeError):
@@ -55,7 +55,7 @@ def listed(names: Sequence[str], most: int) -> str:
 
 
 class UnsupportedLayerError(ConfigurationError, TypeError):
-    """A layer that was asked for by name and has no filters to compare."""
+    """A layer that was selected by name and has no filters to compare."""
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(f"Layer {name!r}: {reason}. Leave it out with exclude={name!r}.")

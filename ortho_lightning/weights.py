@@ -1,4 +1,4 @@
-"""Weights of the penalty that are set by what they do, not by a number."""
+"""Weights of the penalty that are set from measured gradients instead of a number."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class GradientShare:
 
     def __post_init__(self) -> None:
         if not (_is_number(self.share) and 0 < self.share < math.inf):
-            raise ConfigurationError(f"share={self.share!r}: must be a positive number; 0.1 is a place to begin")
+            raise ConfigurationError(f"share={self.share!r}: must be a positive number; 0.1 is a good start")
         if not isinstance(self.every_n_steps, int) or isinstance(self.every_n_steps, bool) or self.every_n_steps < 1:
             raise ConfigurationError(f"every_n_steps={self.every_n_steps!r}: must be an integer of 1 or more")
         if not (_is_number(self.smoothing) and 0 <= self.smoothing < 1):

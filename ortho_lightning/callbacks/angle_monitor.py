@@ -35,8 +35,8 @@ class AngleMonitor(LightningCallback):
             (``"encoder.*.self_attn:q"``), a list of patterns, or a predicate ``(name, module) -> bool``. What has no
             filters, or no outputs of its own, is measured by the other kind of angle only.
         exclude: layers to leave out, likewise.
-        kinds: which angles: "filter", between the weights, and "response", between what the filters say of the inputs
-            that they really get (:func:`~ortho_lightning.functional.response_angles`). Response angles come from the
+        kinds: which angles: "filter", between the weights, and "response", between the responses of the filters to the
+            inputs of the layer (:func:`~ortho_lightning.functional.response_angles`). Response angles come from the
             samples of a penalty on outputs, or from hooks in the steps that are logged; of a compiled model from the
             former only. Under DDP those of the first process's own samples are logged.
         every_n_steps: steps between angle scalars, the first step included; None: never.
@@ -108,7 +108,7 @@ class AngleMonitor(LightningCallback):
         return self._steps.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a saved number of steps."""
+        """Continue from a saved number of steps."""
         self._steps.load_state_dict(state_dict)
 
     # ------------------------------------------------------------------------- life cycle, in the order of Trainer

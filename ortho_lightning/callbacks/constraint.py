@@ -27,7 +27,7 @@ _HALF = ("16-true", "bf16-true")
 
 
 class OrthogonalConstraint(LightningCallback):
-    """Constrain the filters of chosen layers to be orthogonal, instead of penalizing them for not being so.
+    """Constrain the filters of chosen layers to be orthogonal, as an alternative to a penalty.
 
     Before the optimizers are made, the weight of each layer is parametrized: the optimizer trains a free tensor, and
     the weight is an orthogonal matrix at every moment, that of the layer's filters, ``(k, d)`` or one for each group.

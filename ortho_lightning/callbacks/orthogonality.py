@@ -52,10 +52,10 @@ class OrthogonalityCallback(LightningCallback):
         exclude: layers to leave out, likewise.
         weight: 0 or more, or a :class:`~ortho_lightning.GradientShare`: total loss = task loss + weight * schedule(
             step, total_steps) * sum over layers of the penalty. 0: measured and logged only; training is bit-identical.
-            The default is one for :class:`~ortho_lightning.LSH` as a first try, without a schedule: with 0.1 on every
-            layer the test accuracy was 96.0, 95.3 and 66.8% on digits, shapes and CIFAR-10 (5, 3 and 2 seeds), without
-            a penalty 96.2, 95.8 and 65.9%; with 1 it was 95.9, 93.7 and 68.7% (docs/sweep.md has the commands). Other
-            penalties need other numbers; ``GradientShare(0.1)`` suits all.
+            The default is one for :class:`~ortho_lightning.regularizers.LSH` as a first try, without a schedule. With
+            0.1 on every layer the test accuracy was 96.0, 95.3 and 66.8% on digits, shapes and CIFAR-10 (5, 3 and 2
+            seeds), without a penalty 96.2, 95.8 and 65.9%; with 1 it was 95.9, 93.7 and 68.7% (docs/sweep.md has the
+            commands). Other penalties need other numbers; ``GradientShare(0.1)`` suits all.
         schedule: any callable ``(step, total_steps) -> factor``; see :mod:`ortho_lightning.schedules`. Steps count from
             0; ``total_steps`` is infinite when the Trainer has no end.
         every_n_steps: lazy regularization: the penalty on every n-th step, the first included, times n.

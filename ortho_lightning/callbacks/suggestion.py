@@ -70,7 +70,7 @@ def suggest_weight(
         weight = suggest_weight(module, loader, target_ratio=0.1, layers="layer*.conv*")
     """
     if not (isinstance(target_ratio, (int, float)) and 0 < target_ratio < math.inf):
-        raise ConfigurationError(f"target_ratio={target_ratio!r}: must be a positive number; 0.1 is a place to begin")
+        raise ConfigurationError(f"target_ratio={target_ratio!r}: must be a positive number; 0.1 is a good start")
     if not isinstance(batches, int) or batches < 1:
         raise ConfigurationError(f"batches={batches!r}: must be an integer of 1 or more")
     if not isinstance(steps, int) or steps < 0:

@@ -177,7 +177,7 @@ class WhiteningCallback(LightningCallback):
         self._restore()
         if self.whitening is None:
             rank_zero_warn(
-                f"WhiteningCallback({self.name!r}): no whitening was fitted, for no epoch of stage={self.stage!r} gave "
+                f"WhiteningCallback({self.name!r}): no whitening was fitted: no epoch of stage={self.stage!r} gave "
                 "finite vectors"
             )
 

@@ -76,7 +76,7 @@ def main(config: DictConfig) -> None:
         with runs as found:
             comparison = write_comparison(found, config.target)
     except KeyboardInterrupt:
-        print(f"\ninterrupted; what is finished is in {folder}, and the same command goes on from there")
+        print(f"\ninterrupted; finished runs are in {folder}, and the same command continues from there")
         raise SystemExit(130) from None
     _show(comparison, folder)
     if not gathers and not is_part():

@@ -63,7 +63,7 @@ def run(config: DictConfig) -> RunRecord:
     before = AngleSnapshot.of(ortho, model)
     trainer.fit(model, data, ckpt_path=checkpoint)
     if checkpoint is not None and clock.median_ms() is None:
-        print(f"{checkpoint} was complete already, so nothing was trained: raise trainer.max_epochs to go on")
+        print(f"{checkpoint} was complete already, so nothing was trained: raise trainer.max_epochs to continue")
     after = AngleSnapshot.of(ortho, model)
     # what a resumed run measured first is not from before training
     if checkpoint is None and ortho is not None and ortho.monitor is not None:

@@ -49,7 +49,7 @@ class Finding:
         faulty: penalized layers, those in ``zero`` and ``silent`` excepted, on whose weight the penalty's gradient is
             missing, zero or not finite.
         zero: penalized layers whose initial weights are zero: their filters have no direction, and the gradient is 0.
-        silent: penalized layers whose outputs were all zero, so that they tell nothing of their filters.
+        silent: penalized layers whose outputs were all zero, so that they contain no information on the filters.
         error: why the step failed, which it should not; empty otherwise.
     """
 
@@ -184,14 +184,16 @@ def as_markdown(findings: Iterable[Finding], command: str, asked: int | None = N
         "",
         f"Made by `{command}` with {made_with}.",
         "",
-        "One training step of each model, without weights, under `OrthogonalityCallback()` with its defaults: all "
+        "One training step of each model, with random weights and the defaults of `OrthogonalityCallback()`: all "
         "classification models of torchvision, a small member of each family of timm, and tiny models of "
-        "transformers. Random inputs, batch 2, seed 0, the task loss times 0, so that the gradient is the penalty's "
-        'alone. "Sound" counts the penalized layers on whose weight it is finite and not zero. The other layers are '
-        "listed, with `*` for numbers. *Named*: the callback named them, because their forward is never called, as "
-        "attention uses the weights of its projections without it, or because no loss depends on their run. *Zero "
-        "weights*: such filters have no direction, and no gradient until the task gives them one. *Outputs*: all "
-        "outputs of the layer were zero, for example behind a scale that begins at zero, so they tell nothing.",
+        "transformers. The inputs are random (batch 2, seed 0), and the task's loss is multiplied by 0, so that the "
+        'gradient is that of the penalty alone. "Sound" counts the penalized layers whose weight has a finite gradient '
+        "that is not zero. The other layers are listed, with `*` for numbers. *Named*: a warning of the callback names "
+        "them, because their forward is never called (attention uses the weights of its projections directly), or "
+        "because no loss depends on their run. *Zero weights*: such filters have no direction, and no gradient until "
+        "the task changes them. *Outputs*: all "
+        "outputs of the layer were zero, for example after a scale that is initialized with zero, so there is nothing "
+        "to compare.",
         "",
         f"{passed} of {len(findings)} models pass: every other layer is sound.{stopped}",
         "",

@@ -143,7 +143,7 @@ class AngleStatistics:
 
 
 def angle_statistics(kernel: Tensor, bins: int = 90) -> AngleStatistics:
-    """Return statistics of the pairwise angles, block by block: never more than a few MiB, whatever k.
+    """Return statistics of the pairwise angles, computed block by block with a few MiB of memory for any k.
 
     Args:
         kernel: ``(..., k, d)``, floating point; pairs are taken within groups and joined.

@@ -1,4 +1,4 @@
-"""Inner products of a convolution's filters at all shifts, of which the Gram matrix knows only the shift 0.
+"""Inner products of a convolution's filters at all shifts; the Gram matrix has only those at shift 0.
 
 Source: Wang et al. 2020, "Orthogonal convolutional neural networks" (arXiv 1911.12207).
 """

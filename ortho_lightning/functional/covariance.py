@@ -1,4 +1,4 @@
-"""Covariances between the outputs of a layer over a batch, which decorrelating penalties make small."""
+"""Covariances between the outputs of a layer over a batch, which decorrelating penalties reduce."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Energies of points on the sphere, which are lowest where the points are spread evenly.
+"""Energies of points on the sphere, which are lowest if the points are evenly distributed.
 
 Sources: Liu et al. 2018, "Learning towards minimum hyperspherical energy" (arXiv 1805.09298), for filters; Sablayrolles
 et al. 2019, "Spreading vectors for similarity search" (arXiv 1806.03198), for samples (KoLeo).
@@ -63,7 +63,7 @@ def hyperspherical_energy(similarity: Tensor, s: Literal[0, 1, 2] = 0, half_spac
 def koleo(outputs: Tensor) -> Tensor:
     r"""Return the Kozachenko-Leonenko penalty on samples, :math:`-\frac1n \sum_i \log \min_{j \ne i} |x_i - x_j|`.
 
-    The samples are scaled to unit length first. It spreads samples, not filters, and is 0 or less only where every
+    The samples are scaled to unit length first. It pushes samples apart, not filters, and is 0 or less only where every
     sample is 1 or more away from all others. A distance d counts as :math:`\sqrt{d^2 + 10^{-6}}`, which keeps value and
     gradient finite for equal samples.
 

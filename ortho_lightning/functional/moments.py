@@ -50,7 +50,7 @@ class Tails:
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    r"""The moments of N vectors in R^d, which suffice to whiten with every beta, gamma, k, shrinkage and eps.
+    r"""Moments of N vectors in R^d, which are sufficient to whiten with any beta, gamma, k, shrinkage and eps.
 
     Attributes:
         count: N; vectors of weight 0 do not count.
@@ -76,7 +76,7 @@ class Moments:
 
     @classmethod
     def empty(cls, d: int, device: torch.device | None = None) -> Moments:
-        """Return the moments of no vector, from which merging starts."""
+        """Return the moments of an empty set of vectors, to start merging from."""
         zeros = torch.zeros(d, d, dtype=torch.float64, device=device)
         return cls(0, zeros.new_zeros(d), zeros, tails=Tails(zeros.new_zeros(d), zeros.new_zeros(())))
 

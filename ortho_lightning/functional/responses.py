@@ -1,4 +1,4 @@
-r"""Response angles: redundancy of the filters' responses to the inputs that their layer really gets.
+r"""Response angles: redundancy of the filters' responses to the real inputs of their layer.
 
 Outputs have shape ``(..., n, k)``: n samples of k filters, without bias; leading dimensions are groups. For inputs of
 uniform direction the response angle of two filters is the angle between them (Charikar 2002); one-sided or correlated

@@ -1,4 +1,4 @@
-r"""Singular values of filters and what they tell: stable and effective rank, the two ends, filters that are dead.
+r"""Singular values of filters and their statistics: stable and effective rank, extreme values, dead filters.
 
 Kernels have shape ``(..., k, d)``: k filters of d numbers. Leading dimensions are groups, whose singular values are
 joined: they are those of the block-diagonal matrix by which a grouped convolution multiplies. Nothing has a gradient.
@@ -69,7 +69,7 @@ def _gram(rows: Tensor, scale: Tensor) -> Tensor:
 
 
 def stable_rank(values: Tensor) -> float:
-    r"""Return :math:`\sum_i \sigma_i^2 / \max_i \sigma_i^2`: how many directions as strong as the strongest there are.
+    r"""Return :math:`\sum_i \sigma_i^2 / \max_i \sigma_i^2`: the number of directions as strong as the strongest.
 
     It hardly changes with small singular values, and is at most the rank. Source: Rudelson and Vershynin 2007,
     "Sampling from large matrices".
@@ -122,7 +122,7 @@ def dead_filters(kernel: Tensor, tolerance: float = 1e-3) -> int:
 
 @dataclass(frozen=True)
 class SpectrumStatistics:
-    """What the singular values of a layer's filters tell, those of all groups together.
+    """Statistics of the singular values of a layer's filters, those of all groups together.
 
     Attributes:
         stable_rank: :func:`stable_rank`.
@@ -141,7 +141,7 @@ class SpectrumStatistics:
 
 
 def spectrum_statistics(kernel: Tensor) -> SpectrumStatistics:
-    """Return what the singular values of the filters tell; the cost is that of :func:`singular_values`.
+    """Return statistics of the singular values of the filters; the cost is that of :func:`singular_values`.
 
     Both ranks are ``groups * min(k, d)`` at most, which orthogonal filters of equal length reach.
 

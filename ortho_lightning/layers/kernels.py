@@ -1,4 +1,4 @@
-"""Description of a module's filters and outputs: which weight, how it is cut into filters, where the outputs are."""
+"""Description of a module's filters and outputs: the weight, its filters, and where the outputs are."""
 
 from __future__ import annotations
 

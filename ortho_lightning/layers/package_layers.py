@@ -10,7 +10,7 @@ from ortho_lightning.layers.kernels import Columns, Kernel, Outputs, Rows
 from ortho_lightning.layers.registry import register
 
 _ADAPTER = "an adapter's outputs are those of its layers lora_A and lora_B: select these"
-_MIXED = "its outputs mix parts of its filters, so they tell no angles"
+_MIXED = "its outputs mix parts of its filters, so they give no angles"
 _INSIDE = "it multiplies with this weight inside of its forward, so the outputs are not seen"
 
 

@@ -19,7 +19,7 @@ from ortho_lightning.layers.unmatched import unmatched
 
 @dataclass(frozen=True)
 class OutputsOf:
-    """Selection of the outputs of modules as they are, for penalties on outputs: a block, a projector, a norm.
+    """Selection of the outputs of any modules for penalties on outputs: a block, a projector, a norm.
 
     Each position of an output is a sample, and each entry of its axis a feature. Nothing is subtracted from them. A
     pattern in the place of this object means the same where it matches no layer with filters of its own, with the
@@ -51,7 +51,7 @@ Need: TypeAlias = "bool | Literal['allowed']"
 def select_layers(
     model: nn.Module, layers: Layers = None, exclude: Layers = None, *, outputs: Need = False
 ) -> dict[str, nn.Module]:
-    """Return the modules of :func:`select_parts`; of those with several sets of filters once for each."""
+    """Return the modules of :func:`select_parts`; a module with several sets of filters appears once for each."""
     return {name: part.module for name, part in select_parts(model, layers, exclude, outputs=outputs).items()}
 
 

@@ -9,7 +9,7 @@ from torch import nn
 from ortho_lightning.layers.kernels import Columns, Kernel, Outputs, Rows
 from ortho_lightning.layers.registry import register
 
-_MIXED = "its outputs mix parts of its filters, so they tell no angles"
+_MIXED = "its outputs mix parts of its filters, so they give no angles"
 _LOOKED_UP = "its outputs are the filters themselves, looked up"
 _INSIDE = "it computes its projections inside of one function, so the outputs of this one are not seen"
 _GATES = "its outputs are those of the whole recurrence, not what its gates compute from one step"

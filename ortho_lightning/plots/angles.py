@@ -142,7 +142,7 @@ def _draw_cosines(axis: Axes, layer: LayerAngles) -> None:
     # The same at every epoch, and in units of chance: the rms cosine of random directions is 1 / sqrt(d).
     reach = min(_TIMES_RANDOM / math.sqrt(layer.statistics.d), 1.0)
     axis.imshow(matrix, cmap=HEAT, vmin=-reach, vmax=reach, interpolation="nearest", aspect="auto")
-    axis.set_axis_off()  # ticks are what takes the time, and the number of a filter tells nothing
+    axis.set_axis_off()  # ticks are what takes the time, and the number of a filter has no meaning
     axis.set_title(f"cosines of {layer.selection}", fontsize=8, pad=3)
     text = f"blue: {-reach:.2g} or less, white: 0, red: {reach:.2g} or more"
     axis.text(0.5, -0.05, text, fontsize=7, ha="center", va="top", transform=axis.transAxes)

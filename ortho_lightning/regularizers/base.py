@@ -52,11 +52,11 @@ class Regularizer(ABC):
         return [self.penalty(layer) for layer in layers]
 
     def floor(self, layer: LayerView) -> float | None:
-        """Return what the penalty reads on average for orthogonal filters, or None if that is not known."""
+        """Return the expected penalty of orthogonal filters, or None if it is not known."""
         return None
 
     def diagnostics(self, layer: LayerView) -> dict[str, Tensor]:
-        """Return further scalars to log beside the penalty; they are averaged over layers."""
+        """Return further scalars to log with the penalty; they are averaged over layers."""
         return {}
 
     def statistics(self, layer: LayerView) -> Tensor:
@@ -88,7 +88,7 @@ def check_max_filters(max_filters: int | None, averages: bool, what: str) -> Non
         return
     if not isinstance(max_filters, int) or max_filters < 2:
         raise ConfigurationError(
-            f"max_filters={max_filters!r}: one filter tells no angle; give 2 or more, or None for all"
+            f"max_filters={max_filters!r}: one filter gives no angle; give 2 or more, or None for all"
         )
     if not averages:
         raise ConfigurationError(

@@ -1,4 +1,4 @@
-"""Comparisons: numbers that are 0 where nothing of a layer repeats something else of it."""
+"""Comparisons: numbers that are 0 where the filters or outputs of a layer are not redundant."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 class Comparison(ABC):
-    """Base class: a function of a layer whose values a :class:`~ortho_lightning.regularizers.Reduction` makes small.
+    """Base class: a function of a layer; a :class:`~ortho_lightning.regularizers.Reduction` penalizes its values.
 
     Called with a :class:`~ortho_lightning.regularizers.LayerView`, it returns ``(groups, m, m)`` or more dimensions,
     with its graph, float32 or better. Entry ``[i, j]`` compares the i-th and the j-th of m things.
@@ -77,7 +77,7 @@ class InnerProducts(Comparison):
 
 
 class Cosines(Comparison):
-    """Cosines between the rows of the kernel, whatever their lengths.
+    """Cosines between the rows of the kernel, independent of their lengths.
 
     Args:
         rows: as of :class:`InnerProducts`.

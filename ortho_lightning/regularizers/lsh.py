@@ -32,12 +32,12 @@ class LSH(Regularizer):
 
     Args:
         lambda1: weight of the mean similarity squared, 0 or more; 100 in the article. In the sweep of docs/sweep.md
-            (``scripts/train.py -m regularizer.penalty.lambda1=0,1,10,100 regularizer.weight.share=...``), 100 gained
-            nothing over 0, and in the batch at a share of 3 left 22.7, 35.0 and 36.3% of validation accuracy on
-            CIFAR-10, the digits and the shapes, where 0 left 54.3, 94.4 and 54.3%.
+            (``scripts/train.py -m regularizer.penalty.lambda1=0,1,10,100 regularizer.weight.share=...``), 100 was no
+            better than 0. For the penalty on the batch at a share of 3, it gave a validation accuracy of 22.7, 35.0
+            and 36.3% on CIFAR-10, the digits and the shapes, and 0 gave 54.3, 94.4 and 54.3%.
         lambda2: weight of the mean squared similarity, 0 or more.
         gamma: slope of the smooth sign tanh(gamma z), above 0. Not scale-free: see ``normalize``.
-        reduction: "mean" over the k(k-1) ordered pairs, or "sum" to the letter of the article. The sum grows like k^4
+        reduction: "mean" over the k(k-1) ordered pairs, or "sum" as in the article. The sum grows like k^4
             and has ruined models at a weight of 0.001.
         probe: where the samples come from. "inputs": what the layer sees in the batch, as in the paper; biased by
             one-sided inputs (after a ReLU) and by repeated samples. "gaussian": ``max_samples`` isotropic random

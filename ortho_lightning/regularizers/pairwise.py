@@ -13,7 +13,7 @@ from ortho_lightning.regularizers.view import LayerView
 
 
 class PairwisePenalty(Regularizer):
-    """What is compared, and how it is reduced to one number.
+    """Penalty that combines a comparison with a reduction to one number.
 
     :class:`~ortho_lightning.regularizers.Gram` is ``PairwisePenalty(InnerProducts(), Squares())`` and
     :class:`~ortho_lightning.regularizers.LSH` is ``PairwisePenalty(LSHSimilarity("inputs"), MeanAndSquares())``, each

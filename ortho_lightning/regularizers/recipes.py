@@ -101,9 +101,9 @@ def barlow(max_samples: int | None = 768) -> PairwisePenalty:
 
 
 class KoLeo(Regularizer):
-    """KoLeo on the outputs: samples keep away from their nearest neighbours (Sablayrolles et al. 2019).
+    """KoLeo on the outputs: pushes samples away from their nearest neighbours (Sablayrolles et al. 2019).
 
-    See :func:`~ortho_lightning.functional.koleo`. It spreads samples, not filters.
+    See :func:`~ortho_lightning.functional.koleo`. It pushes samples apart, not filters.
 
     Args:
         max_samples: samples of the batch and the map, 2 or more; None: all.

@@ -198,7 +198,7 @@ class Energy(Reduction):
 
 
 class SoftCosines(Reduction):
-    r"""OrthoReg's: :math:`\sum_{i \ne j} \log(1 + e^{\lambda (c_{ij} - 1)})`, which leaves negative cosines alone.
+    r"""OrthoReg's: :math:`\sum_{i \ne j} \log(1 + e^{\lambda (c_{ij} - 1)})`, which hardly penalizes negative cosines.
 
     Source: Rodriguez et al. 2017, "Regularizing CNNs with locally constrained decorrelations" (arXiv 1611.01967).
 

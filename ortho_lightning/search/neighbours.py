@@ -1,4 +1,4 @@
-"""Search over beta, gamma and k without labels: how many nearest neighbours of the raw vectors a whitening keeps."""
+"""Search over beta, gamma and k without labels, by the nearest neighbours of the raw vectors that a whitening keeps."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def search_neighbours(
     neighbours: int = 10,
     progress: bool = False,
 ) -> NeighbourSearch:
-    """Compute the recall of a grid of whitenings: how many of the raw vectors' nearest neighbours remain.
+    """Compute the recall of a grid of whitenings: the fraction of the raw vectors' nearest neighbours that is kept.
 
     Neighbours are the vectors of the base with the largest cosine. Copies of a vector count as each other.
 

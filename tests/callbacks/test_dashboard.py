@@ -73,10 +73,10 @@ def test_every_chart_of_the_layout_finds_its_scalars_in_the_order_of_the_layers(
             matched[title] = [tag for line in lines for tag in line]
     assert matched["accuracy"] == ["acc"]
     assert matched["loss of the task"] == ["val_loss"]
-    assert matched["spread by layer, 1 = random"] == [f"ortho/spread_ratio/{layer}" for layer in LAYERS]
+    assert matched["angle std by layer, 1 = random"] == [f"ortho/spread_ratio/{layer}" for layer in LAYERS]
     assert matched["largest |cos|"] == [f"ortho/max_abs_cos/{layer}" for layer in LAYERS]
     assert matched["penalty weight"] == ["ortho/weight"]
-    (band,) = layout["ortho"]["angle, mean ± spread"].margin.series
+    (band,) = layout["ortho"]["angle, mean ± std"].margin.series
     assert {band.value, band.lower, band.upper} <= tags
     last = {tag: found.Scalars(tag)[-1].value for tag in tags}
     assert last[band.value] - last[band.lower] == pytest.approx(last["ortho/angle_std"], abs=1e-3)

@@ -146,7 +146,7 @@ def test_manual_optimization_measures_each_backward():
     model = TwoLosses()
     reference = twin(model)
     data = rows()
-    found = logged(OrthogonalityCallback(ALL_ROWS, log_gradient_ratio_every_n_steps=1), model, data)
+    found = logged(OrthogonalityCallback(ALL_ROWS, weight=1.0, log_gradient_ratio_every_n_steps=1), model, data)
     x = next(iter(data))
     for name in ("below", "layer"):
         layer = getattr(reference, name)

@@ -130,7 +130,7 @@ def test_the_layers_are_a_table_that_mlflow_loads(trained):
             expected[key] for key in ("name", "groups", "k", "d")
         )
         assert row["Welch floor (rms cosine)"] == pytest.approx(expected["welch_floor"])
-        assert row["spread of random directions"] == pytest.approx(expected["null_std"])
+        assert row["std of random directions"] == pytest.approx(expected["null_std"])
 
 
 def test_texts_are_artifacts_and_hyperparameters_are_parameters(trained):

@@ -116,7 +116,7 @@ def test_the_layers_are_a_table_of_numbers(trained):
             expected[key] for key in ("name", "groups", "k", "d")
         )
         assert row["Welch floor (rms cosine)"] == pytest.approx(expected["welch_floor"])
-        assert row["spread of random directions"] == pytest.approx(expected["null_std"])
+        assert row["std of random directions"] == pytest.approx(expected["null_std"])
 
 
 def test_a_table_may_have_cells_that_are_not_known(trained):

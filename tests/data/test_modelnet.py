@@ -180,7 +180,7 @@ def test_a_mesh_that_is_damaged_or_in_the_wrong_place_is_named_and_leaves_no_cac
     path = root / "chair" / "train" / "chair_0002.off"
     content = path.read_text()
     path.write_text(content[: len(content) // 2])
-    with pytest.raises(DataError, match=r"chair_0002\.off is cut short: it promises 8 vertices and 12 faces"):
+    with pytest.raises(DataError, match=r"chair_0002\.off is truncated: its header has 8 vertices and 12 faces"):
         module(root, tmp_path)
     path.write_text("OFF\n3 1 0\n0 0 0\n1 1 1\n2 2 2\n3 0 1 2\n")
     with pytest.raises(DataError, match=r"chair_0002\.off has a surface of 1 triangles and area 0"):

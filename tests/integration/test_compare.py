@@ -90,10 +90,10 @@ def test_the_same_command_again_runs_nothing_and_another_arm_only_itself(compare
     cwd, folder, _ = compared
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.suffix != ".html"}
     shown = run_script("compare", *TINY, *ARMS, "costs=1", cwd=cwd).stdout
-    assert "4 of 4 runs are there already" in shown
+    assert "4 of 4 runs are already finished" in shown
     assert {path: path.read_bytes() for path in before} == before
     shown = run_script("compare", *TINY, "seeds=[0]", "regularizers=[none,gram]", cwd=cwd).stdout
-    assert "1 of 2 runs are there already" in shown
+    assert "1 of 2 runs are already finished" in shown
     assert {path.name for path in folder.iterdir() if path.is_dir()} == {
         "none-seed0", "none-seed1", "lsh-seed0", "lsh-seed1", "gram-seed0"
     }  # fmt: skip
@@ -184,7 +184,7 @@ def test_a_killed_comparison_goes_on_to_the_same_table(tmp_path):
     assert not (killed / "results.json").exists()
     assert (killed.parent / "none-seed0" / "results.json").is_file()
     shown = run_script("compare", *options, cwd=parts).stdout
-    assert "1 of 2 runs are there already" in shown
+    assert "1 of 2 runs are already finished" in shown
     assert "Restored all states from the checkpoint" in (killed / "output.log").read_text()
     (reference,), (resumed,) = comparisons(whole), comparisons(parts)
     assert timeless(content_of(resumed)["runs"]) == timeless(content_of(reference)["runs"])

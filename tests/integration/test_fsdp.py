@@ -47,7 +47,7 @@ def test_fsdp1_is_refused_by_name():
     class Sharding:
         strategy = object.__new__(FSDPStrategy)
 
-    with pytest.raises(ConfigurationError, match=r"strategy FSDPStrategy cuts weights.*ModelParallelStrategy"):
+    with pytest.raises(ConfigurationError, match=r"strategy FSDPStrategy splits weights.*ModelParallelStrategy"):
         check_strategy(Sharding, gradient_ratio=False)
 
 

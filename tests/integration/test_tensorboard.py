@@ -75,12 +75,12 @@ def test_custom_scalars(shows):
     for title in (
         "accuracy",
         "loss = task + penalty",
-        "spread by layer, 1 = random",
+        "angle std by layer, 1 = random",
         "largest |cos|",
         "penalty weight",
     ):
         assert title in text
-    assert "angle, mean ± spread" in text
+    assert "angle, mean ± std" in text
     assert "response angle, mean ± std" in text
     assert "response angle std by layer" in text
 
@@ -102,7 +102,7 @@ def test_hparams(shows, run):
     results = json.loads((run / "lsh" / "results.json").read_text())
     accuracy = f"{results['test_accuracy']:.5f}"[:5]
     text = shows("#hparams", TEXT, lambda text: accuracy in text)
-    for heading in ("regularizer", "weight", "lambda1", "gamma", "test accuracy", "angle spread (degrees)"):
+    for heading in ("regularizer", "weight", "lambda1", "gamma", "test accuracy", "angle std (degrees)"):
         assert heading in text
     assert "lsh" in text.splitlines()
     assert "none" in text.splitlines()

@@ -288,7 +288,7 @@ def test_control_c_names_the_command_that_goes_on(tmp_path):
     assert process.returncode == 130
     assert "Traceback" not in shown
     last = shown.strip().splitlines()[-1]
-    command = shlex.split(last.removeprefix("interrupted; go on with: "))
+    command = shlex.split(last.removeprefix("interrupted; continue with: "))
     assert command[1:] == [str(ROOT / "scripts" / "train.py"), *options, "ckpt_path=last"]
     # it is what it says: the run goes on from the checkpoint, here for no more than has been done
     done = run_script("train", *command[2:], "trainer.max_epochs=1", cwd=tmp_path)

@@ -19,7 +19,7 @@ from ortho_lightning.layers.parts import part_of
 from ortho_lightning.layers.selection import Layers, select_parts
 
 # The statistics logged during training of a wider layer are those of this many of its filters, evenly spaced: all
-# pairs of 50,000 filters take half a minute on two cores, and 8 million pairs tell the spread to 0.05%.
+# pairs of 50,000 filters take half a minute on two cores, and 8 million pairs give the standard deviation to 0.05%.
 WIDEST_LOGGED = 4096
 
 

@@ -47,8 +47,8 @@ def layout(of_callbacks: Sequence[Mapping[str, list[Chart]]]) -> Layout:
 def angle_charts(name: str, layers: Sequence[str], kinds: Sequence[Kind]) -> list[Chart]:
     """Return the charts of a callback's angles, the layers from input to output."""
     of_filters = [
-        Chart("angle, mean ± spread", (f"{name}/angle_mean", f"{name}/angle_lower", f"{name}/angle_upper"), True),
-        Chart("spread by layer, 1 = random", _by_layer(name, "spread_ratio", layers)),
+        Chart("angle, mean ± std", (f"{name}/angle_mean", f"{name}/angle_lower", f"{name}/angle_upper"), True),
+        Chart("angle std by layer, 1 = random", _by_layer(name, "spread_ratio", layers)),
         Chart("largest |cos|", _by_layer(name, "max_abs_cos", layers)),
     ]
     band = tuple(f"{name}/response_angle_{line}" for line in ("mean", "lower", "upper"))
@@ -93,7 +93,7 @@ def _by_layer(name: str, key: str, layers: Sequence[str]) -> tuple[str, ...]:
 def layer_table(layers: Mapping[str, Layer]) -> Table:
     """Return the layers, and the references to compare their angles with."""
     counts = dict.fromkeys(("layer", "groups", "k", "d", "pairs"), "{}")
-    columns = {**counts, "Welch floor (rms cosine)": "{:.4f}", "spread of random directions": "{:.2f}°"}
+    columns = {**counts, "Welch floor (rms cosine)": "{:.4f}", "std of random directions": "{:.2f}°"}
     rows: list[list[str | int | float | None]] = []
     for name, module in layers.items():
         kernel = angles.current_filters(module)

@@ -84,7 +84,7 @@ def check_apply(callback: Any) -> None:
     if isinstance(callback.weight, GradientShare) or callback.log_gradient_ratio_every_n_steps is not None:
         raise ConfigurationError(
             "apply='decoupled' with weight=GradientShare(...) or log_gradient_ratio_every_n_steps: the penalty's "
-            "gradient does not pass through the optimizer, so its share of the task's gradient says nothing of its "
+            "gradient does not pass through the optimizer, so its share of the task's gradient is not its "
             "share of a step; give a number as weight, or apply='loss'"
         )
 

@@ -25,7 +25,7 @@ def check_strategy(trainer: Any, gradient_ratio: bool) -> None:
     name = type(strategy).__name__
     if "FSDPStrategy" in kinds or getattr(strategy, "zero_stage_3", False):
         raise ConfigurationError(
-            f"strategy {name} cuts weights into flat pieces, and a piece has no filters to compare. Use "
+            f"strategy {name} splits weights into flat pieces, and a piece has no filters to compare. Use "
             "ModelParallelStrategy with fully_shard (FSDP2), or ddp."
         )
     if gradient_ratio and kinds & {"ModelParallelStrategy", "DeepSpeedStrategy"}:

@@ -143,8 +143,8 @@ def _check(optimizer: Any) -> None:
     kind = type(optimizer).__name__
     if isinstance(optimizer, torch.optim.LBFGS):
         raise ConfigurationError(
-            f"apply='decoupled' with {kind}: it takes several steps a call and searches along lines of the loss, which "
-            "an update of the weights beside it would falsify; use apply='loss'"
+            f"apply='decoupled' with {kind}: it takes several steps per call and does line searches on the loss, which "
+            "a separate update of the weights would invalidate; use apply='loss'"
         )
     if not hasattr(optimizer, "register_step_post_hook") or any("lr" not in group for group in optimizer.param_groups):
         raise ConfigurationError(

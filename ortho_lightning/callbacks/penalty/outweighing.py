@@ -76,7 +76,7 @@ class OutweighingWatch:
     def _message(self, ratio: float, when: str, penalty: Tensor, task: Tensor, weight: float) -> str:
         return (
             f"the penalty outweighs the task: it is {ratio:.3g} times the task's loss {when} (now {float(penalty):.3g} "
-            f"beside {float(task):.3g}), at {{weight}}. Few networks learn their task like this. Try "
-            f"a weight of {0.1 * weight / ratio:.1g}, which is for a tenth of the task's loss, or what "
-            "suggest_weight(module, data) returns."
+            f"and {float(task):.3g}), at {{weight}}. Few networks learn their task like this. Try "
+            f"a weight of {0.1 * weight / ratio:.1g}, which makes the penalty a tenth of the task's loss, or the one "
+            "that suggest_weight(module, data) returns."
         )

@@ -26,8 +26,8 @@ class Reports:
         """Warn that runs joined no backward under manual optimization."""
         self.once(
             "unjoined",
-            "runs of its layers joined no backward, so their penalty is lost. Use self.manual_backward(loss), not "
-            "loss.backward(), on losses that depend on the layers.",
+            "runs of its layers were in no backward pass, so their penalty is lost. Use self.manual_backward(loss), "
+            "not loss.backward(), on losses that depend on the layers.",
         )
 
     def independent_loss(self) -> None:
@@ -42,7 +42,7 @@ class Reports:
         """Warn that no optimizer step was seen under manual optimization."""
         self.once(
             "stepless",
-            f"no optimizer step was seen in {batches} batches, so its schedule and logging stand still. Step the "
+            f"no optimizer step was seen in {batches} batches, so its schedule and logging do not advance. Step the "
             "optimizers that self.optimizers() returns.",
         )
 
@@ -87,7 +87,7 @@ class Reports:
         """Warn that no measurement set the weight."""
         self.once(
             "no weight",
-            f"{weight}: no step so far told a ratio of the gradients, so nothing was added to the loss. The selected "
+            f"{weight}: no step so far gave a ratio of the gradients, so nothing was added to the loss. The selected "
             "layers must run in training_step, and both the loss and the penalty must depend on their weights; give a "
             "number as weight otherwise.",
         )

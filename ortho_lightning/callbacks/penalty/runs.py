@@ -63,7 +63,7 @@ def sample(
         if not sampling.can_compute_again(part):
             raise UnsupportedLayerError(
                 name,
-                f"detach_inputs=True computes outputs again from the layer's inputs, which is not known how for "
+                f"detach_inputs=True computes outputs again from the layer's inputs, which is not possible for "
                 f"{part.kind}; leave detach_inputs=False",
             )
         x = args[0] if args else next(iter(kwargs.values()))

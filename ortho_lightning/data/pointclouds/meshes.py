@@ -31,8 +31,8 @@ def read_off(path: Path) -> tuple[np.ndarray, np.ndarray]:
     promised = start + vertex_count + face_count
     if len(lines) < promised:
         raise DataError(
-            f"{path} is cut short: it promises {vertex_count} vertices and {face_count} faces, which is {promised} "
-            f"lines, and has {len(lines)}"
+            f"{path} is truncated: its header has {vertex_count} vertices and {face_count} faces, which need "
+            f"{promised} lines, but the file has {len(lines)}"
         )
     vertices = _vertices(path, lines[start : start + vertex_count], start)
     return vertices, _triangles(path, lines[start + vertex_count : promised], start, vertex_count)
@@ -48,7 +48,9 @@ def sample_surface(vertices: np.ndarray, triangles: np.ndarray, count: int, seed
     areas = np.linalg.norm(np.cross(b - a, c - a), axis=1) / 2
     total = areas.sum()
     if not np.isfinite(total) or total <= 0:
-        raise DataError(f"a surface of {len(triangles)} triangles and area {total:g}, from which nothing can be drawn")
+        raise DataError(
+            f"a surface of {len(triangles)} triangles and area {total:g}, from which no points can be drawn"
+        )
     generator = torch.Generator().manual_seed(seed)
     place, along, across = torch.rand(3, count, generator=generator, dtype=torch.float64).numpy()
     filled = areas.cumsum()

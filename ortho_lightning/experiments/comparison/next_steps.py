@@ -21,10 +21,11 @@ def next_steps(folder: Path, overrides: Sequence[str], seeds: Sequence[int]) -> 
     more = ",".join(map(str, dict.fromkeys([*seeds, *range(max(3, 2 * len(seeds)))])))
     others = [text for text in overrides if not text.startswith("seeds=")]
     return [
-        ("See every curve, histogram and figure:", typed("tensorboard", "--logdir", shown(folder))),
+        ("To see every curve, histogram and figure:", typed("tensorboard", "--logdir", shown(folder))),
         (
-            "Your own meshes of N classes, <class>/{train,test}/*.off under PATH (your own module: README.md):",
+            "To train on your own meshes of N classes, <class>/{train,test}/*.off under PATH (see README.md for your "
+            "own module):",
             typed("compare", *_OWN_DATA),
         ),
-        ("More seeds, without repeating these runs:", typed("compare", *others, f"seeds=[{more}]")),
+        ("To add seeds without repeating these runs:", typed("compare", *others, f"seeds=[{more}]")),
     ]

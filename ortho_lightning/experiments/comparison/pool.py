@@ -26,7 +26,7 @@ def execute(runs: Sequence[Run], jobs: int) -> None:
         epochs.append(max(1, config.trainer.max_epochs or 1))
     waiting = [(run, count) for run, count in zip(runs, epochs, strict=True) if not run.finished]
     if len(waiting) < len(runs):
-        print(f"{len(runs) - len(waiting)} of {len(runs)} runs are there already", flush=True)
+        print(f"{len(runs) - len(waiting)} of {len(runs)} runs are already finished", flush=True)
     if not waiting:
         return
     at_a_time = "one after the other" if jobs == 1 else f"{jobs} at a time"

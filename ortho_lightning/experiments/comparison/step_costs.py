@@ -49,7 +49,7 @@ def measure_costs(config: DictConfig, overrides: Sequence[str], folder: Path) ->
     """Measure the costs of all arms, unless they are known: in one process that trains the arms in turns."""
     if config.costs == 0 or set(config.regularizers) <= set(StepCosts.of(folder).arms):
         return
-    print("measuring what a step of each arm costs ...", flush=True)
+    print("measuring the cost of a step of each arm ...", flush=True)
     done = subprocess.run(
         launching.command("ortho_lightning.experiments.comparison.costs", overrides, folder),
         capture_output=True,
@@ -60,4 +60,4 @@ def measure_costs(config: DictConfig, overrides: Sequence[str], folder: Path) ->
     )
     if done.returncode != 0:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
-        print(f"what a step costs could not be measured: {lines[-1] if lines else done.returncode}", flush=True)
+        print(f"the cost of a step could not be measured: {lines[-1] if lines else done.returncode}", flush=True)

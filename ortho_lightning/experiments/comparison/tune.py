@@ -98,7 +98,7 @@ def tune(config: DictConfig, overrides: Sequence[str]) -> dict[str, list[str]]:
 
 def _chosen(arm: str, choice: Choice) -> list[str]:
     for setting in choice.at_an_end:
-        print(f"{arm}: {setting} stands at an end of what was tried; the best may lie beyond it")
+        print(f"{arm}: {setting} is at an end of the values that were tried; the best value may be beyond it")
     return list(choice.settings)
 
 

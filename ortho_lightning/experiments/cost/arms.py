@@ -1,4 +1,4 @@
-"""Arms of the benchmark: a network trained without penalty, with a regularizer of the package, or with a baseline."""
+"""Arms of the benchmark: a network trained without a penalty, with a regularizer of the package, or with a baseline."""
 
 from __future__ import annotations
 

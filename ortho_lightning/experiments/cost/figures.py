@@ -33,7 +33,7 @@ def save_sweep_figure(path: Path, costs: Sequence[CaseCost]) -> None:
         axis.set_xscale("log", base=2)
         axis.set_xticks(values, [str(value) for value in values])
     axis.set_xlabel(_SWEPT[swept[0]])
-    axis.set_ylabel("step time / without penalty")
+    axis.set_ylabel("step time / without a penalty")
     axis.set_title(f"{costs[0].network}: cost of a training step", fontsize=10)
     axis.grid(alpha=0.3)
     axis.legend()

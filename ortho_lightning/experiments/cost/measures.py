@@ -47,7 +47,7 @@ def measure_steps(config: DictConfig, folder: Path) -> str:
 
 
 def _steps_table(costs: list[steps.CaseCost]) -> str:
-    lines = [["network", "batch", "pixels", "width", "arm", "step (ms)", "ratio", "in CPU time", "of it (ms)"]]
+    lines = [["network", "batch", "pixels", "width", "arm", "step (ms)", "ratio", "CPU time ratio", "penalty (ms)"]]
     lines[0] += ["two products (ms)", "peak (MB)", "peak ratio"]
     for cost in costs:
         case = [cost.network, str(cost.batch_size), str(cost.resolution), str(cost.width), cost.arm]

@@ -1,4 +1,4 @@
-"""Time and memory of training steps with a penalty, beside the same steps without."""
+"""Time and memory of training steps with a penalty, compared with the same steps without one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Cost:
         step_ms: of a step, in milliseconds.
         own_ms: of the penalty in a step that has one.
         own_error: its standard error.
-        ratio: time of a step over that of a step without penalty.
+        ratio: time of a step divided by that of a step without a penalty.
         ratio_error: its standard error.
         cpu_ratio: the same in processor time; None on a GPU.
         cpu_error: its standard error.

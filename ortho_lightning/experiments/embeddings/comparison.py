@@ -1,4 +1,4 @@
-"""``compare=true``: whitening beside what people use, at equal bytes per vector."""
+"""``compare=true``: whitening and other common methods, at equal bytes per vector."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def writing(out: Path) -> Iterator[None]:
     except (OSError, SafetensorError) as error:
         if (isinstance(error, OSError) and error.errno in _FULL) or "No space left" in str(error):
             raise DataError(
-                f"{out} cannot be written: no space left on its disk. Nothing half-written stays there; free some "
+                f"{out} cannot be written: no space left on its disk. No partial file is left there; free some "
                 "space, or name another disk in out=, and run the command again"
             ) from error
         raise DataError(f"{out} cannot be written: {error}") from error

@@ -1,4 +1,4 @@
-"""The finding that no arm has learnt anything."""
+"""The finding that no arm is above chance."""
 
 from __future__ import annotations
 
@@ -33,6 +33,6 @@ def at_chance(runs: Sequence[RunRecord], confidence: float) -> str | None:
     return (
         f"Every arm is at chance: no mean test accuracy is above {100 * limit:.2f}%, the upper end of the "
         f"{100 * confidence:g}% interval of always answering with the most frequent class "
-        f"({100 * chance.accuracy:.2f}% of {chance.samples} test samples). This comparison says nothing about the "
-        "arms: train longer, or check the learning rate and the data."
+        f"({100 * chance.accuracy:.2f}% of {chance.samples} test samples). No conclusion about the "
+        "arms is possible: train longer, or check the learning rate and the data."
     )

@@ -83,13 +83,13 @@ class Comparison:
 
     @property
     def sentence(self) -> str:
-        """What was found, in one sentence; before it another where no arm has learnt anything."""
+        """The result in one sentence, after a warning if no arm is above chance."""
         warning = at_chance(self.runs, self.summary.confidence)
         return " ".join(filter(None, [warning, findings.sentence(self.summary)]))
 
     @property
     def notes(self) -> list[str]:
-        """What a reader must know before believing the summary."""
+        """The limits of the summary that a reader must know."""
         return findings.notes(self.summary, self.runs, BASELINE)
 
     def to_json(self) -> dict[str, Any]:

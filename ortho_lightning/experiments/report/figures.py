@@ -46,7 +46,7 @@ class Curve:
 CURVES = (
     Curve("val_accuracy", "Validation accuracy", "validation accuracy (%)", factor=100.0),
     Curve("train_loss", "Training loss", "loss"),
-    Curve("spread_ratio", "Angle spread / random", "spread / random", random=True),
+    Curve("spread_ratio", "Filter angle std / random", "std / that of random directions", random=True),
     Curve("response_angle_std", "Response angle std", "standard deviation (degrees)"),
 )
 
@@ -57,7 +57,7 @@ def result_figures(comparison: Comparison) -> Iterator[SvgFigure]:
     if any(arm.difference for arm in summary.arms):
         yield _drawn(
             "Difference of every seed",
-            f"Test accuracy minus that of {summary.baseline}, a mark a seed, with the mean and its interval, by arm",
+            f"Test accuracy minus that of {summary.baseline}, one mark per seed, with mean and interval, by arm",
             lambda axis, theme: _draw_differences(axis, theme, comparison),
             left=0.31,
         )

@@ -11,7 +11,7 @@ from ortho_lightning.experiments.comparison.measures import finished_by_arm, run
 from ortho_lightning.experiments.comparison.summary import ArmSummary, Difference, Summary
 
 FEW = 8
-"""Below so many seeds a note says that small gains are invisible."""
+"""Below this number of seeds a note says that small gains cannot be detected."""
 _NOTHING = 1e-9  # points: a difference by rounding
 
 Finished = Mapping[str, Mapping[int, RunRecord]]
@@ -22,7 +22,7 @@ def sentence(summary: Summary) -> str:
     """Say in one sentence which arms differ from the baseline, by Holm's corrected p, and which do not."""
     tested = [arm for arm in summary.arms if arm.accuracy.n]
     if not any(arm.finished for arm in summary.arms):
-        return "No run finished, so nothing was found."
+        return "No run finished, so there is no result."
     if not tested:
         return "No run has a test accuracy, so nothing is compared."
     differences = {arm.arm: arm.difference for arm in summary.arms if arm.difference is not None}
@@ -50,12 +50,12 @@ def listed(names: Sequence[str]) -> str:
 
 
 def notes(summary: Summary, runs: Sequence[RunRecord], baseline: str) -> list[str]:
-    """Return what a reader must know before believing the summary.
+    """Return the limits of the summary that a reader must know.
 
     Args:
         summary: of ``runs``.
         runs: failed ones too.
-        baseline: the arm that was to be compared with, also if it is not there.
+        baseline: the arm to compare with, which may be missing.
     """
     finished = finished_by_arm(runs)
     return [
@@ -94,10 +94,10 @@ def _verdicts(differences: Mapping[str, Difference], summary: Summary) -> Iterat
         else:
             undecided["unseen"][arm] = text
     for kind, said in (
-        ("unseen", f"showed no difference from {baseline} in test accuracy"),
-        ("same", f"had the accuracy of {baseline} with every seed"),
+        ("unseen", f"showed no significant difference from {baseline} in test accuracy"),
+        ("same", f"had the same accuracy as {baseline} with every seed"),
         ("equal", f"differed from {baseline} by the same amount with every seed, which no test can judge"),
-        ("few", f"cannot be told from {baseline} by so few seeds"),
+        ("few", f"cannot be compared with {baseline} with so few seeds"),
     ):
         if undecided[kind]:
             yield f"{listed([*undecided[kind]])} {said}: {', '.join(undecided[kind].values())}"
@@ -108,7 +108,7 @@ def _power(differences: Iterable[Difference]) -> Iterator[str]:
     if limits:
         texts = dict.fromkeys(f"{limit:.2f}" for limit in (min(limits), max(limits)))
         depends = ", depending on the arm," if len(texts) == 2 else ""
-        yield f"a true difference below {' to '.join(texts)} points{depends} could easily have gone unseen"
+        yield f"a true difference below {' to '.join(texts)} points{depends} may have been missed"
 
 
 def _about_baseline(summary: Summary, baseline: str) -> Iterator[str]:
@@ -131,8 +131,8 @@ def _about_failures(arms: Arms) -> Iterator[str]:
         failed = ", ".join(str(one.seed) for one in arm.failed)
         if failed and arm.finished:
             yield (
-                f"{arm.arm}: {len(arm.failed)} of {arm.runs} runs failed (seed {failed}); its figures are "
-                "those of the others, which flatters an arm that fails where training is hard."
+                f"{arm.arm}: {len(arm.failed)} of {arm.runs} runs failed (seed {failed}); its results are those of "
+                "the other runs, which are too good if an arm fails with difficult seeds."
             )
         elif failed:
             yield f"{arm.arm}: every run failed."
@@ -145,14 +145,14 @@ def _about_numbers(arms: Arms) -> Iterator[str]:
         yield f"Fewer than {FEWEST} seeds give no interval and no test: {listed(few)}."
     if counts and min(counts.values()) < FEW:
         yield (
-            f"With fewer than {FEW} seeds small gains are invisible: the spread between seeds hides them, whether they "
-            "are there or not."
+            f"With fewer than {FEW} seeds small gains cannot be detected: they are smaller than the variation "
+            "between seeds."
         )
     for arm in arms:
         if arm.difference is not None and arm.difference.n >= FEWEST and arm.difference.low is None:
             yield (
-                f"{arm.arm}: its difference was the same with all {arm.difference.n} seeds, so there is no "
-                "spread to make an interval or a test from."
+                f"{arm.arm}: its difference was the same with all {arm.difference.n} seeds, so no interval and no test "
+                "can be computed."
             )
 
 
@@ -165,19 +165,20 @@ def _about_deviations(summary: Summary) -> Iterator[str]:
             continue
         said = True
         text = (
-            f"Between seeds {arm.arm} spread {one.ratio:.2f} times as much as {summary.baseline} "
-            f"({confidence} {one.ratio_low:.2f} to {one.ratio_high:.2f}, taking the arms for independent): "
+            f"The standard deviation between seeds of {arm.arm} was {one.ratio:.2f} times that of {summary.baseline} "
+            f"({confidence} {one.ratio_low:.2f} to {one.ratio_high:.2f}, assuming independent arms): "
         )
         if one.ratio_low <= 1 <= one.ratio_high:
-            yield text + "that does not show either to be more stable."
+            yield text + "this does not show that either is more stable."
         else:
             yield (
-                text + "suggestive, but uncorrected for the number of arms, and a handful of seeds proves no stability."
+                text + "this suggests a difference, but it is not corrected for the number of arms, and a few seeds do "
+                "not prove it."
             )
     if not said:
         yield (
-            "A handful of seeds cannot prove that an arm is more stable than another; here there is not even an "
-            "interval to give."
+            "A few seeds cannot prove that an arm is more stable than another; here not even an interval can be "
+            "computed."
         )
 
 
@@ -186,8 +187,8 @@ def _about_losses(finished: Finished) -> Iterator[str]:
         diverged = [str(seed) for seed, run in of_arm.items() if _diverged(run)]
         if diverged:
             yield (
-                f"{arm}: the loss was no number in the end with seed {', '.join(diverged)}; the accuracies count as "
-                "they are."
+                f"{arm}: the loss of the last epoch was not finite with seed {', '.join(diverged)}; the accuracies "
+                "are used unchanged."
             )
 
 
@@ -198,7 +199,7 @@ def _diverged(run: RunRecord) -> bool:
 
 
 def _about_starts(finished: Finished, baseline: str | None) -> Iterator[str]:
-    """Whether runs with the same seed began with the same weights and the same first batch."""
+    """Whether runs with the same seed started with the same weights and the same first batch."""
     if len(finished) < 2:
         return
     reference = baseline if baseline is not None and finished[baseline] else next(iter(finished))
@@ -215,11 +216,11 @@ def _about_starts(finished: Finished, baseline: str | None) -> Iterator[str]:
             unequal = [key for key in sorted({*own, *others}) if own.get(key) != others.get(key)]
             if unequal:
                 yield (
-                    f"Not paired: {arm} did not start as {reference} did with seed {seed} (other {listed(unequal)}); "
-                    "the paired test then gains nothing from the shared seed."
+                    f"Not paired: {arm} and {reference} started differently with seed {seed} "
+                    f"(different {listed(unequal)}); the paired test then has no advantage from the shared seed."
                 )
     if unknown:
-        yield f"Whether these started as {reference} did was not recorded: {listed(unknown)}."
+        yield f"It was not recorded whether these started like {reference}: {listed(unknown)}."
 
 
 def _about_target(finished: Finished, target: float | None) -> Iterator[str]:
@@ -232,13 +233,13 @@ def _about_target(finished: Finished, target: float | None) -> Iterator[str]:
     every = [epoch for of_arm in epochs.values() for epoch in of_arm.values()]
     if every and all(epoch == 1 for epoch in every):
         yield (
-            f"Every run was at the target of {100 * target:.2f}% after its first epoch, so the epochs to it tell "
-            "nothing: give a higher target."
+            f"Every run was at the target of {100 * target:.2f}% after its first epoch, so the epochs to the target "
+            "cannot be compared: set a higher target."
         )
     for arm, of_arm in epochs.items():
         never = [str(seed) for seed, epoch in of_arm.items() if epoch is None]
         if never:
             yield (
                 f"{arm} did not reach the validation accuracy of {100 * target:.2f}% with seed {', '.join(never)}: its "
-                "epochs to the target are those of the other seeds, so they look fewer than they are."
+                "epochs to the target are those of the other seeds, so their mean is too small."
             )

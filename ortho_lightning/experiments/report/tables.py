@@ -88,9 +88,9 @@ def _main_columns(comparison: Comparison) -> list[ArmColumn]:
         _mean("response_angle_std", "response angle std (deg)"),
         _with_interval("best_test_accuracy", "at the best epoch (%)"),
         _mean("epochs_to_target", "epochs to target" if target is None else f"epochs to {100 * target:.2f}%", 1),
-        ArmColumn("spread of seeds (points)", lambda arm: _deviation(arm.deviation)),
-        _mean("angle_mean", "angle mean (deg)"),
-        _mean("spread_ratio", "spread / random"),
+        ArmColumn("std between seeds (points)", lambda arm: _deviation(arm.deviation)),
+        _mean("angle_mean", "filter angle mean (deg)"),
+        _mean("spread_ratio", "filter angle std / random"),
         _mean("max_abs_cos", "largest abs cos", 3),
     ]
 
@@ -98,23 +98,23 @@ def _main_columns(comparison: Comparison) -> list[ArmColumn]:
 def _main_legend(comparison: Comparison) -> list[str]:
     summary = comparison.summary
     confidence = f"{100 * summary.confidence:g}%"
-    order = "" if summary.baseline is None else f" Arms are in the order of their difference to {summary.baseline}."
+    order = "" if summary.baseline is None else f" The arms are sorted by their difference to {summary.baseline}."
     return [
-        "The test accuracy with the weights of the last epoch decides; that was fixed beforehand. Beside it stands "
-        f"that of the epoch whose validation accuracy was best.{order}",
-        f"In brackets: {confidence} intervals over seeds (Student's t; chi-square for the spread), none below "
-        f"{FEWEST} seeds. The difference is paired: the same seeds in both arms. Its interval and the p of the "
-        "paired t test are corrected by Holm for the number of arms.",
-        "The spread of the seeds is their standard deviation. Angles are means over layers after the last epoch, the "
-        "cosine is the largest between any two filters of a layer. Spread / random is the spread of the angles over "
-        "that of random directions: below 1 the filters are closer to right angles than chance, above 1 training has "
-        "drawn some together.",
-        "Response angles lie between what the filters say of the inputs that they really get, from samples of the last "
-        "step in which they were measured; the other angles lie between the weights.",
+        "The main measure is the test accuracy with the weights of the last epoch; this was fixed beforehand. The "
+        f"test accuracy at the epoch with the best validation accuracy is shown as well.{order}",
+        f"In brackets: {confidence} intervals over seeds (Student's t; chi-square for the standard deviation), with "
+        f"at least {FEWEST} seeds. The difference is paired: both arms have the same seeds. Its interval "
+        "and the p value of the paired t test are corrected by Holm for the number of arms.",
+        "Std means standard deviation; between seeds it is that of the test accuracies. Angles are means over layers "
+        "after the last epoch. The cosine is the largest between any two filters of a layer. Filter angle std / random "
+        "is the standard deviation divided by that of random directions: below 1 the filters are closer to right "
+        "angles than random ones, above 1 some filters have become similar.",
+        "Filter angles are the angles between the weights. Response angles are those between the responses of the "
+        "filters to the inputs of the layer, from samples of the last step in which they were measured.",
     ]
 
 
-_TESTED = ["p", "p (Holm)", "visible from"]
+_TESTED = ["p", "p (Holm)", "detectable"]
 
 
 def differences(comparison: Comparison) -> Table:
@@ -124,10 +124,10 @@ def differences(comparison: Comparison) -> Table:
     headings = ["arm", "pairs", f"difference [{confidence}]", "corrected interval", *_TESTED]
     rows = [_difference_row(arm.arm, arm.difference) for arm in summary.ranked if arm.difference is not None]
     legend = [
-        "In points of test accuracy. The corrected interval has the level at which Holm's procedure judges the arm, so "
-        "it leaves out 0 exactly where the corrected p decides for a difference.",
-        "Visible from: the true difference that so many pairs would show with a probability of 80%, had the "
-        f"differences the spread seen here; below {FEW} seeds that spread itself is only roughly known.",
+        "In points of test accuracy. The corrected interval has the level at which Holm's procedure tests the arm, so "
+        "it excludes 0 exactly if the corrected p value is significant.",
+        "Detectable: the true difference that this number of pairs would show with a probability of 80%, if the "
+        f"standard deviation of the differences is the one found here; below {FEW} seeds it is only roughly known.",
     ]
     return Table("differences", f"Differences to {summary.baseline}", headings, rows, legend)
 
@@ -154,7 +154,7 @@ _OTHERS = {
 
 
 def others(comparison: Comparison) -> Table:
-    """Return the paired differences of the measures that decide nothing, one row per measure and arm."""
+    """Return the paired differences of the secondary measures, one row per measure and arm."""
     summary = comparison.summary
     rows = [
         [f"{words} ({unit})", *_difference_row(arm.arm, arm.others[name])]
@@ -164,8 +164,8 @@ def others(comparison: Comparison) -> Table:
     ]
     headings = ["measure", "arm", "pairs", f"difference [{100 * summary.confidence:g}%]", "corrected interval"]
     legend = [
-        "The mean of the validation accuracy over the epochs is the area under its curve, which is larger where a "
-        "training converges faster. Each measure is corrected by Holm for the number of arms, not for that of measures."
+        "The mean of the validation accuracy over the epochs is the area under its curve, which is larger if a "
+        "training converges faster. Each measure is corrected by Holm for the number of arms, not of measures."
     ]
     return Table("others", f"Other differences to {summary.baseline}", [*headings, *_TESTED], rows, legend)
 
@@ -174,12 +174,12 @@ def costs(comparison: Comparison) -> Table:
     """Return time and memory of a step, which vary from run to run."""
     ranked = [arm.arm for arm in comparison.summary.ranked]
     order = sorted(comparison.costs, key=lambda arm: ranked.index(arm) if arm in ranked else len(ranked))
-    headings = ["arm", "step (ms)", "times the baseline", "peak memory (MB)", "times the baseline"]
+    headings = ["arm", "step (ms)", "step / baseline's", "peak memory (MB)", "memory / baseline's"]
     rows = [
         [arm, number(one.step_ms), number(one.ratio), number(one.peak_mb, 0), number(one.peak_ratio)]
         for arm, one in ((arm, comparison.costs[arm]) for arm in order)
     ]
-    return Table("costs", "What a step costs", headings, rows, ["Measured on the machine named below."])
+    return Table("costs", "Cost of a step", headings, rows, ["Measured on the machine that is named below."])
 
 
 def robustness(comparison: Comparison) -> Table:
@@ -197,31 +197,31 @@ _MORE = (
     ArmColumn("validation accuracy (%)", lambda arm: _estimate(arm.measures["val_accuracy"])),
     ArmColumn("best epoch", lambda arm: _estimate(arm.measures["best_epoch"], 1)),
     ArmColumn("penalty", lambda arm: _penalty(arm.measures["penalty"])),
-    ArmColumn("spread of seeds / baseline's", lambda arm: _ratio(arm.deviation)),
+    ArmColumn("std between seeds / baseline's", lambda arm: _ratio(arm.deviation)),
 )
 
 
 def more(comparison: Comparison) -> Table:
-    """Return measures that decide nothing but explain."""
+    """Return further measures that help to understand the result."""
     rows = [[column.cell(arm) for column in _MORE] for arm in comparison.summary.arms]
     legend = [
         "Epochs count from 1. The penalty is that of the last step, before its weight, in each regularizer's own "
-        "units. The interval of the spreads' ratio takes the arms for independent and is not corrected for their "
-        "number."
+        "units. The interval of the ratio of standard deviations assumes independent arms and is not corrected for "
+        "their number."
     ]
-    return Table("more", "More figures", [column.heading for column in _MORE], rows, legend)
+    return Table("more", "More measures", [column.heading for column in _MORE], rows, legend)
 
 
 _LAYERS = (
-    LayerColumn("angle mean (deg)", lambda layer, arm: number(arm.measures["mean"])),
-    LayerColumn("angle spread (deg)", lambda layer, arm: number(arm.measures["std"])),
-    LayerColumn("random (deg)", lambda layer, arm: number(layer.null_std)),
-    LayerColumn("spread / random", lambda layer, arm: number(arm.measures["spread_ratio"])),
+    LayerColumn("filter angle mean (deg)", lambda layer, arm: number(arm.measures["mean"])),
+    LayerColumn("filter angle std (deg)", lambda layer, arm: number(arm.measures["std"])),
+    LayerColumn("random std (deg)", lambda layer, arm: number(layer.null_std)),
+    LayerColumn("filter angle std / random", lambda layer, arm: number(arm.measures["spread_ratio"])),
     LayerColumn("rms cos", lambda layer, arm: number(arm.measures["rms_cos"], 3)),
     LayerColumn("Welch floor", lambda layer, arm: number(layer.welch_floor, 3) if layer.k > layer.d else MISSING),
     LayerColumn("largest abs cos", lambda layer, arm: number(arm.measures["max_abs_cos"], 3)),
-    LayerColumn("response mean (deg)", lambda layer, arm: number(arm.measures["response_mean"])),
-    LayerColumn("response std (deg)", lambda layer, arm: number(arm.measures["response_std"])),
+    LayerColumn("response angle mean (deg)", lambda layer, arm: number(arm.measures["response_mean"])),
+    LayerColumn("response angle std (deg)", lambda layer, arm: number(arm.measures["response_std"])),
 )
 
 
@@ -233,8 +233,8 @@ def layers(comparison: Comparison) -> Table:
         for arm, one in layer.arms.items()
     ]
     legend = [
-        "k filters (in each group) of d numbers; means over seeds. Where there are more filters than dimensions not "
-        "all can be orthogonal: their rms cosine cannot fall below Welch's floor."
+        "k filters (in each group) in d dimensions; means over seeds. If a layer has more filters than dimensions, not "
+        "all can be orthogonal: their root mean square (rms) cosine cannot fall below Welch's floor."
     ]
     headings = ["layer", "k", "d", "arm", *(column.heading for column in _LAYERS)]
     return Table("layers", "Layers after the last epoch", headings, rows, legend)

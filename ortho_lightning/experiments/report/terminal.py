@@ -12,9 +12,9 @@ from ortho_lightning.tables import markdown_table
 
 _KINDS = {"filter": "angle_std", "response": "response_angle_std"}
 _WORDS = """\
-Filter angles lie between the weights of a layer's filters, response angles between what the filters say of their
-inputs. The numbers are standard deviations, means over layers: where they are small, no two filters are much more
-alike than the others."""
+Filter angles are the angles between the weights of a layer's filters, response angles those between the responses of
+the filters to their inputs. The numbers are standard deviations, means over layers. The smaller they are, the closer
+all angles are to their mean."""
 
 
 def terminal(comparison: Comparison) -> str:

@@ -37,7 +37,7 @@ def resumable(config: DictConfig) -> Iterator[None]:
 def _how_to_go_on(config: DictConfig) -> str:
     overrides = [text for text in own_overrides() if not text.startswith("ckpt_path=")]
     if (Path(config.run_dir) / "checkpoints" / "last.ckpt").is_file():
-        return f"interrupted; go on with: {typed('train', *overrides, 'ckpt_path=last')}"
+        return f"interrupted; continue with: {typed('train', *overrides, 'ckpt_path=last')}"
     if config.ckpt_path is not None:
-        return f"interrupted before a new checkpoint; go on with: {typed('train', *own_overrides())}"
+        return f"interrupted before a new checkpoint; continue with: {typed('train', *own_overrides())}"
     return f"interrupted before the first checkpoint; begin again with: {typed('train', *overrides)}"

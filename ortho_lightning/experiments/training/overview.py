@@ -14,8 +14,8 @@ from ortho_lightning.tables import markdown_table
 # The scalars that runs are judged by, and their titles.
 _JUDGED_BY = {"test/accuracy": "test accuracy", "val/accuracy": "validation accuracy"}
 _ANGLES_BY = {
-    "angle_std": "angle spread (degrees)",
-    "spread_ratio": "spread / random",
+    "angle_std": "angle std (degrees)",
+    "spread_ratio": "angle std / random",
     "response_angle_std": "response angle std (degrees)",
 }
 _SHOWN = ("regularizer", "weight", "share", "lambda1", "lambda2", "gamma")
@@ -61,8 +61,8 @@ def summary(record: RunRecord) -> str:
             "k",
             "d",
             "angle mean (deg)",
-            "spread (deg)",
-            "spread / random",
+            "std (deg)",
+            "std / random",
             "largest |cos|",
             "response std (deg)",
         ]

@@ -1,4 +1,4 @@
-"""Samples of a layer's outputs, taken so that training hardly notices.
+"""Samples of a layer's outputs at a low cost.
 
 :func:`tap` in a forward hook (or :func:`sample_outputs`, the plain form of it) and :func:`as_samples` after it give the
 outputs without bias, ``(groups, n, k)``, at positions spread evenly over the batch and the map, which move with a seed.

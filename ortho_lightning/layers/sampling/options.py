@@ -25,5 +25,5 @@ class Sampling:
     def __post_init__(self) -> None:
         if self.max_samples is not None and self.max_samples < 2:
             raise ConfigurationError(
-                f"max_samples={self.max_samples}: one sample tells no angle; give 2 or more, or None for all"
+                f"max_samples={self.max_samples}: one sample gives no angle; give 2 or more, or None for all"
             )

@@ -128,7 +128,9 @@ def test_the_tables_hold_the_numbers_of_the_summary(content, folder, page):
         assert [float(x) for x in shown.groups()] == pytest.approx(
             [accuracy.mean, accuracy.low, accuracy.high], abs=0.00501
         )
-        assert float(row[column["spread / random"]]) == pytest.approx(arm.measures["spread_ratio"].mean, abs=0.00501)
+        assert float(row[column["filter angle std / random"]]) == pytest.approx(
+            arm.measures["spread_ratio"].mean, abs=0.00501
+        )
         if arm.difference is None:
             assert row[column["difference to none (points)"]] == "-"
             continue
@@ -169,7 +171,7 @@ def test_arms_are_in_the_order_of_their_difference_with_angles_and_cost_beside_i
     assert heading[at + 1 : at + 5] == ["p (Holm)", "step time / baseline's", "filter angle std (deg)",
                                         "response angle std (deg)"]  # fmt: skip
     assert page.tables["arms"][2][at + 2] == "1.50"
-    assert "Arms are in the order of their difference to none." in markdown
+    assert "The arms are sorted by their difference to none." in markdown
     no_costs, _ = written(replace(content, costs={}), tmp_path)
     assert "step time / baseline's" not in no_costs.tables["arms"][0]
 

@@ -56,7 +56,7 @@ def register(adapter: A) -> A:
         )
     if not isinstance(inspect.getattr_static(adapter, "serves"), staticmethod | classmethod):
         raise ConfigurationError(
-            f"register({adapter.__name__}): serves(logger) is asked of the class: write @staticmethod above it"
+            f"register({adapter.__name__}): serves(logger) is called on the class: write @staticmethod above it"
         )
     if adapter.takes_pictures and adapter.picture is Adapter.picture:
         raise ConfigurationError(
