@@ -15,7 +15,8 @@ from torch import Tensor
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.functional._precision import full_precision
 
-_CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+"""Convolutions by their number of spatial dimensions."""
 
 
 @full_precision
@@ -51,7 +52,7 @@ def self_convolution(
     """
     spatial = len(stride)
     dilation = [1] * spatial if dilation is None else dilation
-    if spatial not in _CONVOLVE or kernel.dim() < spatial + 2 or not len(padding) == len(dilation) == spatial:
+    if spatial not in CONVOLVE or kernel.dim() < spatial + 2 or not len(padding) == len(dilation) == spatial:
         raise ConfigurationError(
             f"kernel of shape {tuple(kernel.shape)}, stride={tuple(stride)}, padding={tuple(padding)}, "
             f"dilation={tuple(dilation)}: give one number for each of one to three spatial dimensions"
@@ -62,7 +63,7 @@ def self_convolution(
     dilated = _dilated(kernel.reshape(groups * k, c, *size), dilation)
     # filters of all groups side by side as the channels of k "images", each group convolved with its own
     images = dilated.unflatten(0, (groups, k)).transpose(0, 1).flatten(1, 2)
-    products = _CONVOLVE[spatial](images, dilated, stride=list(stride), padding=padding, groups=groups)
+    products = CONVOLVE[spatial](images, dilated, stride=list(stride), padding=padding, groups=groups)
     products = products.unflatten(1, (groups, k)).transpose(0, 1)
     target = torch.zeros_like(products[0])
     at_zero: tuple[Any, ...] = (..., *(pad // step for pad, step in zip(padding, stride, strict=True)))

@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ortho_lightning.functional.convolution import CONVOLVE
 from ortho_lightning.layers.filters import Layer, RunWeights, layer_filters
 from ortho_lightning.layers.parts import part_of
 from ortho_lightning.layers.sampling.positions import Draws, draws_of, flat, outputs_place, places_of, positions_of
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,6 @@ def outputs_from_inputs(layer: Layer, inputs: SampledInputs, weight: RunWeights 
             return F.linear(x, filters)
         convolution = cast(nn.Conv2d, part_of(layer).module)
         kernel = filters.unflatten(1, (-1, *convolution.kernel_size))
-        convolve = _CONVOLVE[len(inputs.stride)]
+        convolve = CONVOLVE[len(inputs.stride)]
         answer = convolve(x, kernel, None, inputs.stride, 0, inputs.dilation, convolution.groups)
     return answer.movedim(1, -1).flatten(0, -2)
