@@ -12,6 +12,8 @@ from ortho_lightning.experiments.comparison.summary import ArmSummary, Differenc
 
 FEW = 8
 """Below this number of seeds a note says that small gains cannot be detected."""
+MOST_NAMED = 5
+"""Arms that one sentence names with their numbers; of more it gives their number and range."""
 _NOTHING = 1e-9  # points: a difference by rounding
 
 Finished = Mapping[str, Mapping[int, RunRecord]]
@@ -99,8 +101,12 @@ def _verdicts(differences: Mapping[str, Difference], summary: Summary) -> Iterat
         ("equal", f"differed from {baseline} by the same amount with every seed, which no test can judge"),
         ("few", f"cannot be compared with {baseline} with so few seeds"),
     ):
-        if undecided[kind]:
-            yield f"{listed([*undecided[kind]])} {said}: {', '.join(undecided[kind].values())}"
+        texts = undecided[kind]
+        if len(texts) > MOST_NAMED:
+            means = [differences[arm].mean for arm in texts]
+            yield f"{len(texts)} arms {said}: {min(means):+.2f} to {max(means):+.2f} points"
+        elif texts:
+            yield f"{listed([*texts])} {said}: {', '.join(texts.values())}"
 
 
 def _power(differences: Iterable[Difference]) -> Iterator[str]:
@@ -157,25 +163,33 @@ def _about_numbers(arms: Arms) -> Iterator[str]:
 
 
 def _about_deviations(summary: Summary) -> Iterator[str]:
-    said = False
     confidence = f"{100 * summary.confidence:g}% interval"
+    undecided: dict[str, str] = {}
+    decided: list[str] = []
     for arm in summary.arms:
         one = arm.deviation
         if one is None or one.ratio is None or one.ratio_low is None or one.ratio_high is None:
             continue
-        said = True
         text = (
             f"The standard deviation between seeds of {arm.arm} was {one.ratio:.2f} times that of {summary.baseline} "
             f"({confidence} {one.ratio_low:.2f} to {one.ratio_high:.2f}, assuming independent arms): "
         )
         if one.ratio_low <= 1 <= one.ratio_high:
-            yield text + "this does not show that either is more stable."
+            undecided[arm.arm] = text + "this does not show that either is more stable."
         else:
-            yield (
+            decided.append(
                 text + "this suggests a difference, but it is not corrected for the number of arms, and a few seeds do "
                 "not prove it."
             )
-    if not said:
+    if len(undecided) > MOST_NAMED:
+        yield (
+            f"Of {len(undecided)} arms the interval of the ratio of the standard deviation between seeds to that of "
+            f"{summary.baseline} includes 1: this does not show that any of them is more or less stable."
+        )
+    else:
+        yield from undecided.values()
+    yield from decided
+    if not undecided and not decided:
         yield (
             "A few seeds cannot prove that an arm is more stable than another; here not even an interval can be "
             "computed."

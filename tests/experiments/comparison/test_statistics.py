@@ -291,6 +291,26 @@ def test_epochs_to_the_target_are_counted_from_one():
     assert "Every run was at the target of 10.00% after its first epoch" in notes_of(collapsed)
 
 
+def test_many_arms_without_a_verdict_are_one_clause_and_one_note():
+    gains = [0.0, 0.001, -0.002, 0.003, 0.001, -0.001]
+    noise = [[0.004, -0.003, 0.001], [-0.004, 0.002, 0.003], [0.001, 0.004, -0.004]]
+    runs = scores("none", [0.70, 0.71, 0.69])
+    for number, gain in enumerate(gains):
+        shifts = noise[number % 3]
+        runs += scores(f"arm{number}", [0.70 + gain + shifts[0], 0.71 + gain + shifts[1], 0.69 + gain + shifts[2]])
+    summary = sound(runs)
+    means = [arm["difference"]["mean"] for arm in summary["arms"] if arm["difference"]]
+    found = (
+        f"6 arms showed no significant difference from none in test accuracy: {min(means):+.2f} to {max(means):+.2f}"
+    )
+    assert found in summary["sentence"]
+    assert "arm0" not in summary["sentence"]
+    assert notes_of(summary).count("more or less stable") == 1
+    few = sound([one for one in runs if one["regularizer"] in ("none", "arm0", "arm1")])
+    assert "arm0 and arm1 showed no significant difference" in few["sentence"]
+    assert notes_of(few).count("this does not show that either is more stable") == 2
+
+
 def test_convergence_and_angles_are_compared_in_pairs_as_scipy_does():
     curves = {"none": [[0.1, 0.5], [0.2, 0.6], [0.3, 0.55]], "lsh": [[0.3, 0.6], [0.3, 0.7], [0.5, 0.65]]}
     stds = {"none": [8.0, 9.0, 8.5], "lsh": [6.0, 6.5, 7.0]}
