@@ -502,7 +502,7 @@ def test_the_penalty_of_a_reparametrized_gate_reaches_what_its_weight_is_made_fr
 
     inputs = [torch.randn(5, 2, 4)]
     module, reference = module_of(PACKAGES[0], make(), inputs), make()
-    callback = OrthogonalityCallback(Gram(), layers="net:hh*.z", log_every_n_steps=1)
+    callback = OrthogonalityCallback(Gram(), layers="net:hh*.z", weight=1.0, log_every_n_steps=1)
     make_trainer(callback).fit(module, [torch.zeros(1)])
     output = reference(*inputs)[0].square().mean()
     penalty = OF.gram_penalty(reference.weight_hh_l0[None, 3:6])
@@ -544,12 +544,12 @@ def test_tied_weights_are_penalized_once_for_each_layer_that_holds_them():
     inputs = [torch.tensor([[0, 2], [5, 2]])]
     module = module_of(PACKAGES[0], Tied(), inputs)
     reference = copy.deepcopy(module.net)
-    callback = OrthogonalityCallback(Gram(), layers=["net.words", "net.head"], log_every_n_steps=1)
+    callback = OrthogonalityCallback(Gram(), layers=["net.words", "net.head"], weight=1.0, log_every_n_steps=1)
     make_trainer(callback).fit(module, [torch.zeros(1)])
     penalty = 2 * OF.gram_penalty(reference.words.weight[None])
     torch.testing.assert_close(callback.penalty, penalty.detach())
     (reference(*inputs).square().mean() + penalty).backward()
     torch.testing.assert_close(module.gradients["net.words.weight"], reference.words.weight.grad)
-    only_once = OrthogonalityCallback(Gram(), layers="net.head", log_every_n_steps=1)
+    only_once = OrthogonalityCallback(Gram(), layers="net.head", weight=1.0, log_every_n_steps=1)
     make_trainer(only_once).fit(module_of(PACKAGES[0], reference, inputs), [torch.zeros(1)])
     torch.testing.assert_close(only_once.penalty, penalty.detach() / 2)
