@@ -51,16 +51,13 @@ test-slow: install
 OLDEST := .venv-oldest
 OLDEST_PYTHON ?= $(or $(shell command -v python3.10),$(PYTHON))
 OLDEST_EXTRAS := sentence-transformers,faiss,scikit-learn,arrow,geotorch,modelnet,peft,zoo,wandb,mlflow,sweep
-# MLflow's file names differ from release to release, and these tests compare them; its calls need 2.12.1
-WITHOUT := --ignore tests/callbacks/test_mlflow.py \
-  --deselect tests/callbacks/test_adapters.py::test_the_loggers_of_the_docs_work_at_once
 OLDEST_TOOLS := pytest pytest-xdist hypothesis lightning "jsonargparse[signatures]"
 FAST ?= tests/functional tests/layers tests/callbacks tests/models tests/nn tests/data tests/integrations \
   $(filter-out tests/test_docs%.py tests/test_layer_docs.py tests/test_reference.py,$(wildcard tests/test_*.py))
 
 test-oldest: $(OLDEST)/.installed
 	@echo "Running the fast part of the suite on the oldest supported versions ..."
-	@OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -n 1 --disable-warnings $(WITHOUT) $(FAST)
+	@OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -n 1 --disable-warnings $(FAST)
 
 $(OLDEST)/.installed: pyproject.toml tests/oldest.txt
 	@echo "Installing the oldest supported versions into $(OLDEST) (6.3 GB with a CUDA build of torch) ..."
