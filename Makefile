@@ -15,6 +15,9 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 PACKAGE_MB := 6200
 ALL_MB := 7500
 
+# two installations into one environment at a time would spoil it
+.NOTPARALLEL:
+
 .PHONY: help install demo test test-slow test-oldest tutorials docs check format clean
 
 help:

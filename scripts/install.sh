@@ -56,6 +56,8 @@ check_network() {
 }
 
 why_pip_failed() {
+  # retries that succeeded are in the log as well: only its last lines tell what ended the installation
+  tail -n 40 "$log" > "$log.end" 2> /dev/null && mv "$log.end" "$log"
   if grep -qE "No space left|Errno 28" "$log" 2> /dev/null; then
     fail "the disk is full: free some space for $venv and ${TMPDIR:-/tmp} (or name others: make VENV=/path, TMPDIR=/path), and run the command again"
   elif grep -qE "ConnectionError|Connection broken|NewConnectionError|ConnectTimeout|ReadTimeout|IncompleteRead" "$log" 2> /dev/null; then

@@ -37,8 +37,8 @@ class AngleMonitor(LightningCallback):
         exclude: layers to leave out, likewise.
         kinds: which angles: "filter", between the weights, and "response", between the responses of the filters to the
             inputs of the layer (:func:`~ortho_lightning.functional.response_angles`). Response angles come from the
-            samples of a penalty on outputs, or from hooks in the steps that are logged; of a compiled model from the
-            former only. Under DDP those of the first process's own samples are logged.
+            samples of a penalty on outputs, or from hooks in the steps that are logged. Under DDP those of the first
+            process's own samples are logged.
         every_n_steps: steps between angle scalars, the first step included; None: never.
         histograms_every_n_epochs: epochs between histograms of the angles, and one before training; None: never.
         figures: figures of each layer's angles in a training: one before it, the others evenly to its end; None: never.

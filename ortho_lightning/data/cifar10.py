@@ -116,7 +116,13 @@ class CIFAR10DataModule(TensorDataModule):
         order = torch.randperm(len(x), generator=torch.Generator().manual_seed(self.split_seed))
         val, train = order[: self.val_images], order[self.val_images :][: self.train_images]
         whole = {"train": (x[train], y[train]), "val": (x[val], y[val]), "test": data["test"]}
-        self.splits = {name: _of_classes(split, self.classes) for name, split in whole.items()}
+        splits = {name: _of_classes(split, self.classes) for name, split in whole.items()}
+        empty = [name for name, (x, _) in splits.items() if not len(x)]
+        if empty:
+            raise ConfigurationError(
+                f"classes={list(self.classes or ())}: {empty[0]} has no image of them; use more images or other classes"
+            )
+        self.splits = splits
 
     def prepare(self, x: Tensor) -> Tensor:
         """Standardize the colours of a batch."""

@@ -49,7 +49,7 @@ def run(config: DictConfig) -> RunRecord:
     checkpoint = find_checkpoint(config)
     data: LightningDataModule = instantiate(config.data)
     model: LightningModule = instantiate(config.model)
-    if config.pretrained is not None:
+    if config.pretrained is not None and checkpoint is None:
         load_pretrained(model, config.pretrained, config.last_layer)
     callbacks = _callbacks(config)
     ortho = next((callback for callback in callbacks if isinstance(callback, OrthogonalityCallback)), None)

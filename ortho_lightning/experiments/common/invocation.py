@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -23,8 +24,8 @@ def typed(program: str, *arguments: str) -> str:
     if running.suffix == ".py" and script.is_file():
         words = [_python(), shown(script)]
     else:
-        words = [_installed(f"ortho-{program}") or _installed(program) or program]
-    return shlex.join([*words, *arguments])
+        words = [_installed(f"ortho-{program}") or _installed(program) or f"ortho-{program}"]
+    return subprocess.list2cmdline([*words, *arguments]) if os.name == "nt" else shlex.join([*words, *arguments])
 
 
 def shown(path: Path) -> str:
@@ -47,7 +48,7 @@ def _python() -> str:
 
 def _installed(name: str) -> str | None:
     """How to call a program of this environment; None if it has no such program."""
-    path = shutil.which(name, path=os.path.dirname(sys.executable))
+    path = shutil.which(name, path=os.path.dirname(sys.executable)) or shutil.which(name)
     if path is None:
         return None
     return name if shutil.which(name) == path else shown(Path(path))

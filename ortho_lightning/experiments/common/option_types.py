@@ -76,6 +76,8 @@ def _allows(hint: Any, value: Any) -> bool:
     kind = (int, float) if hint is float else origin or hint
     if origin is Literal or hint is Any:
         return True  # the constructor lists its choices
+    if isinstance(value, bool) and kind in (int, (int, float)):
+        return False  # true and false are integers to Python, but not to a reader
     try:
         return isinstance(value, kind)
     except TypeError:  # such as a protocol or a variable of types

@@ -33,6 +33,6 @@ def at_chance(runs: Sequence[RunRecord], confidence: float) -> str | None:
     return (
         f"Every arm is at chance: no mean test accuracy is above {100 * limit:.2f}%, the upper end of the "
         f"{100 * confidence:g}% interval of always answering with the most frequent class "
-        f"({100 * chance.accuracy:.2f}% of {chance.samples} test samples). No conclusion about the "
-        "arms is possible: train longer, or check the learning rate and the data."
+        f"({100 * chance.accuracy:.2f}% of {chance.samples} test samples). Differences "
+        "between arms say little then: train longer, or check the learning rate and the data."
     )

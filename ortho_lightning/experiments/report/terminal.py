@@ -1,4 +1,4 @@
-"""A comparison in a terminal: few columns, plain words, and where to look next."""
+"""A comparison in a terminal: few columns and plain words."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ all angles are to their mean."""
 def terminal(comparison: Comparison) -> str:
     """Return accuracy, both kinds of angle and the time of a step of each arm, and what they mean."""
     summary = comparison.summary
-    ratios = {arm: cost.ratio for arm, cost in comparison.costs.items()}
+    # without the baseline, ratios are to another arm
+    costs = comparison.costs if BASELINE in comparison.costs else {}
+    ratios = {arm: cost.ratio for arm, cost in costs.items() if cost.ratio is not None}
     headings = ["arm", "seeds", "test accuracy", "filter angles (std)", "response angles (std)"]
     rows = [
         [arm.arm, str(arm.finished), _percent(arm), *(_degrees(arm, name) for name in _KINDS.values())]
@@ -29,7 +31,7 @@ def terminal(comparison: Comparison) -> str:
     if ratios:
         headings.append("time of a step")
         for row, arm in zip(rows, summary.ranked, strict=True):
-            row.append(f"{number(ratios.get(arm.arm))} times {BASELINE}'s" if arm.arm in ratios else "-")
+            row.append(f"{number(ratios[arm.arm])} times {BASELINE}'s" if arm.arm in ratios else "-")
     return "\n\n".join([markdown_table([headings, *rows]), _WORDS, *_narrowest(comparison)])
 
 

@@ -16,10 +16,12 @@ def chance_of(data: LightningDataModule) -> Chance | None:
         data: after its ``setup``.
 
     Returns:
-        None for data modules that do not hold their labels in memory.
+        None for data modules that do not hold their labels in memory, and for labels that are no class numbers.
     """
     if not isinstance(data, TensorDataModule) or "test" not in data.splits:
         return None
     _, labels = data.splits["test"]
+    if labels.dim() != 1 or not len(labels) or labels.is_floating_point() or labels.min() < 0:
+        return None
     counts = torch.bincount(labels)
     return Chance(counts.max().item() / len(labels), len(labels))

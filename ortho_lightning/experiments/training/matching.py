@@ -10,6 +10,7 @@ from pytorch_lightning import Callback
 from ortho_lightning.data.module import TensorDataModule
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.experiments.common.messages import one_line
+from ortho_lightning.models import Classifier
 
 
 class MatchCheck(Callback):
@@ -33,12 +34,15 @@ class MatchCheck(Callback):
             ConfigurationError: if it takes other inputs, or has fewer outputs than the data has classes.
         """
         data = trainer.datamodule
-        if stage != "fit" or not isinstance(data, TensorDataModule) or "val" not in data.splits:
+        # what a module of the user's own takes and returns is not known
+        if stage != "fit" or not isinstance(pl_module, Classifier) or not isinstance(data, TensorDataModule):
             return
-        x, _ = data.splits["val"]
-        samples = data.prepare(x[:2])
+        splits = [split for split in data.splits.values() if len(split[0])]
+        if not splits:
+            return
+        samples = data.prepare(splits[0][0][:2])
         outputs = self._outputs(pl_module, samples)
-        classes = max(int(y.max()) + 1 for _, y in data.splits.values())
+        classes = max(int(y.max()) + 1 for _, y in splits)
         if outputs.shape[-1] < classes:
             raise ConfigurationError(
                 f"model={self._model} has {outputs.shape[-1]} outputs, and data={self._data} has {classes} classes: "
@@ -51,7 +55,9 @@ class MatchCheck(Callback):
         try:
             with torch.no_grad():
                 outputs = model(samples.to(model.device))
-        except RuntimeError as error:
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, AssertionError, ValueError, TypeError) as error:
             raise ConfigurationError(
                 f"model={self._model} does not take the samples of data={self._data}, of shape "
                 f"{tuple(samples.shape[1:])}: choose another model or other data ({one_line(str(error))})"

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from ortho_lightning.errors import ConfigurationError
+from ortho_lightning.experiments.common.messages import one_line
 
 
 def load_pretrained(module: nn.Module, checkpoint: str, anew: str) -> None:
@@ -19,7 +20,8 @@ def load_pretrained(module: nn.Module, checkpoint: str, anew: str) -> None:
         anew: dotted name of that layer, such as the last one, whose classes differ.
 
     Raises:
-        ConfigurationError: if there is no such file, it is no checkpoint, or its weights do not fit the module.
+        ConfigurationError: if there is no such file, or its weights cannot be read, are parametrized, or do not fit the
+            module.
     """
     path = Path(checkpoint).expanduser()
     if not path.is_file():
@@ -27,7 +29,14 @@ def load_pretrained(module: nn.Module, checkpoint: str, anew: str) -> None:
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
     except Exception as error:
-        raise ConfigurationError(f"pretrained={checkpoint}: not a checkpoint of Lightning ({error})") from error
+        raise ConfigurationError(
+            f"pretrained={checkpoint}: its weights cannot be read ({one_line(str(error))})"
+        ) from error
+    if any(".parametrizations." in name for name in saved):
+        raise ConfigurationError(
+            f"pretrained={checkpoint}: its weights are parametrized, as those of a constraint are; call the "
+            "constraint's remove() after training and save the checkpoint then"
+        )
     own = module.state_dict()
     kept = {name: value for name, value in saved.items() if name in own and not name.startswith(f"{anew}.")}
     other = [name for name in (*own, *saved) if name not in kept and not name.startswith(f"{anew}.")]

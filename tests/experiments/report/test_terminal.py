@@ -52,6 +52,8 @@ def test_the_arm_with_the_narrowest_angles_of_each_kind_is_named_beside_the_base
 def test_without_angles_costs_or_finished_runs_there_is_still_a_table():
     bare = terminal(comparison(scores("none", [0.5]), {"none": StepCost(ratio=1.0)}))
     assert cells(bare)[1] == ["none", "1", "50.00%", "-", "-", "1.00 times none's"]
+    without = terminal(comparison(scores("hard", [0.5]), {"hard": StepCost(ratio=1.0)}))
+    assert "times" not in without
     failed = terminal(comparison([{"regularizer": arm, "seed": 0, "failure": "no"} for arm in ARMS]))
     assert [row[2] for row in cells(failed)[1:]] == ["failed"] * 3
     assert "narrow" not in bare + failed

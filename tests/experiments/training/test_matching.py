@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from pytorch_lightning import Trainer
+from pytorch_lightning import LightningModule, Trainer
 
 from ortho_lightning.data import ShapesDataModule
 from ortho_lightning.errors import ConfigurationError
@@ -59,6 +59,35 @@ def test_the_mode_of_every_part_is_kept():
 
     fitted(partly_frozen)
     assert modes[:2] == [(False, False), (True, False)]  # the check, the first step
+
+
+def test_a_module_of_the_users_own_is_not_judged():
+    class Own(LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.ones(1))
+
+        def forward(self, x):
+            return {"logit": self.scale * x.mean((1, 2))}
+
+        def training_step(self, batch, batch_idx):
+            return self(batch[0])["logit"].square().mean()
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), 0.1)
+
+    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
+    trainer = Trainer(fast_dev_run=True, callbacks=[MatchCheck("own", "shapes")], **options)
+    trainer.fit(Own(), train_dataloaders=None, datamodule=ShapesDataModule(**SIZES))
+    assert trainer.global_step == 1
+
+
+@pytest.mark.parametrize("labels", [torch.rand(8), torch.zeros(8, 3, dtype=torch.int64), torch.full((8,), -1)])
+def test_labels_that_are_no_class_numbers_have_no_chance(labels):
+    data = ShapesDataModule(**SIZES)
+    data.setup("fit")
+    data.splits["test"] = (torch.zeros(8, 16, 3), labels)
+    assert chance_of(data) is None
 
 
 def test_chance_is_the_share_of_the_most_frequent_class_of_the_test_labels():

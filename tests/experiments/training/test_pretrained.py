@@ -42,5 +42,13 @@ def test_what_does_not_fit_is_named_before_any_weight_changes(checkpoint, tmp_pa
     with pytest.raises(ConfigurationError, match="there is no such file"):
         load_pretrained(Small(3), str(tmp_path / "none.ckpt"), anew="net.head")
     (tmp_path / "text.ckpt").write_text("no checkpoint")
-    with pytest.raises(ConfigurationError, match="not a checkpoint of Lightning"):
+    with pytest.raises(ConfigurationError, match="its weights cannot be read"):
         load_pretrained(Small(3), str(tmp_path / "text.ckpt"), anew="net.head")
+
+
+def test_weights_of_a_constraint_are_rejected_with_the_remedy(tmp_path):
+    module = Small(3)
+    torch.nn.utils.parametrizations.orthogonal(module.net["body"])
+    torch.save({"state_dict": module.state_dict()}, tmp_path / "hard.ckpt")
+    with pytest.raises(ConfigurationError, match=r"remove\(\) after training"):
+        load_pretrained(Small(3), str(tmp_path / "hard.ckpt"), anew="net.head")
