@@ -107,7 +107,7 @@ def in_words(seconds: float | None) -> str:
     if seconds is None:
         return "time left: known after the first epoch"
     if seconds < 1:
-        return "nothing left"
+        return "almost done"
     if seconds < 60:
         return f"about {max(10, 10 * round(seconds / 10))} s left"
     if seconds < 3600:

@@ -80,6 +80,6 @@ def test_a_slow_epoch_and_a_failed_run_leave_the_estimate_sane():
 def test_the_words_are_as_exact_as_the_estimate():
     assert in_words(None) == "time left: known after the first epoch"
     assert [in_words(seconds) for seconds in (0, 44, 95, 1800, 7300, 8000)] == [
-        "about 10 s left", "about 40 s left", "about 2 min left", "about 30 min left", "about 2 h left",
+        "almost done", "about 40 s left", "about 2 min left", "about 30 min left", "about 2 h left",
         "about 2 h 10 min left",
     ]  # fmt: skip
