@@ -99,7 +99,7 @@ def _verdicts(differences: Mapping[str, Difference], summary: Summary) -> Iterat
         ("unseen", f"showed no significant difference from {baseline} in test accuracy"),
         ("same", f"had the same accuracy as {baseline} with every seed"),
         ("equal", f"differed from {baseline} by the same amount with every seed, which no test can judge"),
-        ("few", f"cannot be compared with {baseline} with so few seeds"),
+        ("few", f"cannot be compared with {baseline} on so few seeds"),
     ):
         texts = undecided[kind]
         if len(texts) > MOST_NAMED:

@@ -180,7 +180,7 @@ def test_fewer_than_three_seeds_give_no_interval(n):
     assert difference["mean"] > 0
     assert all(difference[key] is None for key in ("low", "high", "p", "p_holm", "detectable"))
     assert f"With {n} seed" in summary["sentence"]
-    assert "lsh cannot be compared with none with so few seeds" in summary["sentence"]
+    assert "lsh cannot be compared with none on so few seeds" in summary["sentence"]
     assert "Fewer than 3 seeds give no interval" in notes_of(summary)
     assert "small gains cannot be detected" in notes_of(summary)
     assert "cannot prove that an arm is more stable" in notes_of(summary)
