@@ -27,7 +27,7 @@ _SHORT = {
     "enable_progress_bar": False,
     "enable_model_summary": False,
 }
-"""What a Trainer of a page is made with instead of the page's own arguments: two steps on the CPU."""
+"""Arguments of a Trainer of a page in place of the page's own: two steps on the CPU."""
 
 
 @dataclass(frozen=True)

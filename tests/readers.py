@@ -1,4 +1,4 @@
-"""What the documentation's pages take for the reader's own: a module, data, vectors, and names of single pages."""
+"""Names that the documentation's pages take for the reader's own: a module, data, vectors, and those of one page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What docs/layers.md and docs/adapters.md say of their examples is so."""
+"""The statements of docs/layers.md and docs/adapters.md on their examples hold."""
 
 import pytest
 import torch

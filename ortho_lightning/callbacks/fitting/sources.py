@@ -5,10 +5,10 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils.data import DistributedSampler
 
+from ortho_lightning.callbacks.fitting.modes import evaluating
 from ortho_lightning.errors import ConfigurationError, LayerSelectionError
 from ortho_lightning.layers.candidates import named_modules
 
@@ -36,14 +36,8 @@ def predicted(trainer: Any, pl_module: Any, *batch: Any) -> Any:
         pl_module: the module.
         *batch: batch, batch index and dataloader index; ``predict_step`` receives as many as it has parameters.
     """
-    modes = [(part, part.training) for part in pl_module.modules()]  # some may be frozen in theirs
-    pl_module.eval()
-    try:
-        with torch.no_grad(), trainer.precision_plugin.predict_step_context():
-            return pl_module.predict_step(*_accepted(pl_module.predict_step, batch))
-    finally:
-        for part, training in modes:
-            part.training = training
+    with evaluating(pl_module), trainer.precision_plugin.predict_step_context():
+        return pl_module.predict_step(*_accepted(pl_module.predict_step, batch))
 
 
 def _accepted(step: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:

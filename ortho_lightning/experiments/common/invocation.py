@@ -13,19 +13,24 @@ from hydra.core.hydra_config import HydraConfig
 
 
 def typed(program: str, *arguments: str) -> str:
-    """Return a command line that a shell takes in this folder.
+    """Return a command line of this package that a shell takes in this folder.
 
     Args:
-        program: "train" or "compare", or the name of an installed program.
+        program: "train" or "compare".
         arguments: without a shell's quotes.
     """
     running = Path(sys.argv[0])
     script = running.with_name(f"{program}.py")
     if running.suffix == ".py" and script.is_file():
-        words = [_python(), shown(script)]
-    else:
-        words = [_installed(f"ortho-{program}") or _installed(program) or f"ortho-{program}"]
-    return subprocess.list2cmdline([*words, *arguments]) if os.name == "nt" else shlex.join([*words, *arguments])
+        return _quoted([_python(), shown(script), *arguments])
+    return typed_installed(f"ortho-{program}", *arguments)
+
+
+def typed_installed(program: str, *arguments: str) -> str:
+    """Return a command line of an installed program, such as "tensorboard", preferably of this environment."""
+    path = shutil.which(program, path=os.path.dirname(sys.executable)) or shutil.which(program)
+    found = program if path is None or shutil.which(program) == path else shown(Path(path))
+    return _quoted([found, *arguments])
 
 
 def shown(path: Path) -> str:
@@ -46,9 +51,5 @@ def _python() -> str:
     return "python" if found and Path(found).parent.resolve() == own.parent.resolve() else shown(own)
 
 
-def _installed(name: str) -> str | None:
-    """How to call a program of this environment; None if it has no such program."""
-    path = shutil.which(name, path=os.path.dirname(sys.executable)) or shutil.which(name)
-    if path is None:
-        return None
-    return name if shutil.which(name) == path else shown(Path(path))
+def _quoted(words: list[str]) -> str:
+    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ortho_lightning.experiments.common.invocation import shown, typed
+from ortho_lightning.experiments.common.invocation import shown, typed, typed_installed
 
 _OWN_DATA = ("experiment=modelnet40", "data.root=PATH", "data.num_classes=N")
 
@@ -21,7 +21,7 @@ def next_steps(folder: Path, overrides: Sequence[str], seeds: Sequence[int]) -> 
     more = ",".join(map(str, dict.fromkeys([*seeds, *range(max(3, 2 * len(seeds)))])))
     others = [text for text in overrides if not text.startswith("seeds=")]
     return [
-        ("To see every curve, histogram and figure:", typed("tensorboard", "--logdir", shown(folder))),
+        ("To see every curve, histogram and figure:", typed_installed("tensorboard", "--logdir", shown(folder))),
         (
             "To train on your own meshes of N classes, <class>/{train,test}/*.off under PATH (see README.md for your "
             "own module):",

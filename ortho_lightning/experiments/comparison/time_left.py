@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ortho_lightning.experiments.comparison.measures import mean
+
 
 @dataclass
 class Timeline:
@@ -79,7 +81,7 @@ def seconds_left(runs: Sequence[Timeline], jobs: int, now: float) -> float | Non
     every = _pace(runs)
     if every is None:
         return None
-    start, end = _mean([run.start for run in runs]), _mean([run.end for run in runs])
+    start, end = (mean(seen) or 0.0 for seen in ([run.start for run in runs], [run.end for run in runs]))
     left = []
     for run in runs:
         if run.ended is not None:
@@ -120,8 +122,3 @@ def _pace(runs: Sequence[Timeline]) -> float | None:
     """Mean seconds of an epoch; None before the first."""
     seconds, epochs = (sum(parts) for parts in zip(*(run.pace for run in runs), strict=True))
     return seconds / epochs if epochs else None
-
-
-def _mean(values: Sequence[float | None]) -> float:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else 0.0

@@ -7,10 +7,9 @@ from pathlib import Path
 from ortho_lightning.experiments.comparison.gather import ComparedRuns
 from ortho_lightning.experiments.comparison.measures import failure_of, finite, run_measures
 from ortho_lightning.experiments.comparison.run_folder import RESULTS
-from ortho_lightning.experiments.report import tables
 from ortho_lightning.experiments.report.angles import compared_angles_png
 from ortho_lightning.experiments.report.comparison import Comparison
-from ortho_lightning.experiments.report.markdown import as_markdown, markdown
+from ortho_lightning.experiments.report.markdown import markdown
 from ortho_lightning.experiments.report.page import page
 from ortho_lightning.files import whole_file, write_csv, write_json, write_text
 
@@ -49,11 +48,6 @@ def write_report(folder: Path, comparison: Comparison) -> None:
     else:
         with whole_file(folder / "angles.png") as temporary:
             temporary.write_bytes(figure)
-
-
-def main_table(comparison: Comparison) -> str:
-    """Return the arms side by side in Markdown, for a terminal or a README."""
-    return as_markdown(tables.main(comparison))
 
 
 def flat_runs(comparison: Comparison) -> list[dict[str, str | int | float | None]]:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from pytorch_lightning import Callback
 
+from ortho_lightning.callbacks.fitting.modes import evaluating
 from ortho_lightning.data.module import TensorDataModule
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.experiments.common.messages import one_line
@@ -50,10 +51,8 @@ class MatchCheck(Callback):
             )
 
     def _outputs(self, model: Any, samples: torch.Tensor) -> torch.Tensor:
-        training = {name: part.training for name, part in model.named_modules()}
-        model.eval()
         try:
-            with torch.no_grad():
+            with evaluating(model):
                 outputs = model(samples.to(model.device))
         except torch.OutOfMemoryError:
             raise
@@ -62,7 +61,4 @@ class MatchCheck(Callback):
                 f"model={self._model} does not take the samples of data={self._data}, of shape "
                 f"{tuple(samples.shape[1:])}: choose another model or other data ({one_line(str(error))})"
             ) from error
-        finally:
-            for name, part in model.named_modules():
-                part.training = training[name]
         return outputs[0] if isinstance(outputs, tuple) else outputs

@@ -38,9 +38,11 @@ def load_pretrained(module: nn.Module, checkpoint: str, anew: str) -> None:
             "constraint's remove() after training and save the checkpoint then"
         )
     own = module.state_dict()
-    kept = {name: value for name, value in saved.items() if name in own and not name.startswith(f"{anew}.")}
-    other = [name for name in (*own, *saved) if name not in kept and not name.startswith(f"{anew}.")]
-    other += [name for name, value in kept.items() if value.shape != own[name].shape]
+    kept, wanted = (
+        {name: value for name, value in state.items() if not name.startswith(f"{anew}.")} for state in (saved, own)
+    )
+    other = [name for name in (*wanted, *kept) if name not in kept or name not in wanted]
+    other += [name for name in kept if name in wanted and kept[name].shape != wanted[name].shape]
     if other or not kept:
         raise ConfigurationError(
             f"pretrained={checkpoint}: its weights do not fit this network, such as {', '.join(other[:3]) or anew}; "

@@ -1,4 +1,4 @@
-"""What a comparison shows while it runs: lines in a log, one refreshed line in a terminal."""
+"""Progress of a comparison on the screen: lines in a log, one refreshed line in a terminal."""
 
 import io
 import sys

@@ -12,11 +12,12 @@ import pytest
 
 from ortho_lightning.experiments.comparison.step_costs import StepCost
 from ortho_lightning.experiments.report.angles import MOST_LAYERS, shown_layers
-from ortho_lightning.experiments.report.documents import flat_runs, main_table, write_report
+from ortho_lightning.experiments.report.documents import flat_runs, write_report
+from ortho_lightning.experiments.report.markdown import as_markdown
 from ortho_lightning.experiments.report.panels import coarser
 from ortho_lightning.experiments.report.settings import title
 from ortho_lightning.experiments.report.style import short, styles
-from ortho_lightning.experiments.report.tables import all_tables
+from ortho_lightning.experiments.report.tables import all_tables, main
 from tests.experiments.synthetic import ARMS, comparison, full, run, scores
 
 VOID = {"meta", "img", "source", "br", "link", "input", "hr"}
@@ -117,7 +118,7 @@ def test_the_page_needs_nothing_else(folder, page):
 def test_the_tables_hold_the_numbers_of_the_summary(content, folder, page):
     in_markdown = markdown_tables((folder / "report.md").read_text("utf-8"))["The arms"]
     assert page.tables["arms"] == in_markdown
-    assert main_table(content).splitlines()[0] in (folder / "report.md").read_text("utf-8")
+    assert as_markdown(main(content)).splitlines()[0] in (folder / "report.md").read_text("utf-8")
     heading, *rows = in_markdown
     ranked = content.summary.ranked
     assert [row[0] for row in rows] == [arm.arm for arm in ranked]
@@ -261,7 +262,7 @@ def test_little_content_makes_a_report_too(case, tmp_path):
     assert content.sentence in markdown
     cells = {cell for name, table in page.tables.items() if name != "failures" for row in table for cell in row}
     assert not {cell for cell in cells if re.search(r"\b(nan|inf|None)\b", cell)}
-    main_table(content)
+    as_markdown(main(content))
 
 
 def test_of_many_layers_some_are_drawn_and_all_are_in_the_table(tmp_path):
