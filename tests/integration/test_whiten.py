@@ -22,7 +22,7 @@ def embeddings(folder, name="tiny", d=6, seed=0):
     return folder
 
 
-SMALL = ("grid.betas=[0,1]", "grid.gammas=[0,0.5,1]", "cut=3", "progress=false")
+SMALL = ("grid.betas=[0,1]", "grid.gammas=[0,0.5,1]", "cut=3", "bootstrap=50", "progress=false")
 
 
 def test_the_table_of_two_encoders(tmp_path):
@@ -37,6 +37,10 @@ def test_the_table_of_two_encoders(tmp_path):
     assert shown[4:7] == [("tiny", 1, 1, 3), ("tiny", 0, 0, 3), ("tiny", 1, 0.5, 2)]
     assert [row["chosen"] for row in rows] == ["by hand"] * 3 + ["on dev"] + ["by hand"] * 3 + ["on dev"]
     assert rows[1]["raw"] == pytest.approx(rows[1]["whitened"], abs=1e-9)  # a rotation changes no cosine
+    assert rows[1]["whitened_low"] == pytest.approx(0, abs=1e-9) == rows[1]["whitened_high"]
+    for row in rows:
+        assert row["cut_low"] < row["whitened_and_cut"] - row["raw"] < row["cut_high"]
+        assert f"[{row['cut_low']:+.2f}, {row['cut_high']:+.2f}]" in done.stdout
     with (folder / "results.csv").open() as file:
         assert [float(row["raw"]) for row in csv.DictReader(file)] == [row["raw"] for row in rows]
     assert (folder / "results.md").read_text().splitlines()[:10] == [
@@ -56,7 +60,7 @@ def test_the_table_of_two_encoders(tmp_path):
 def test_the_figures_of_the_shared_embeddings(tmp_path, shared):
     root = shared("data/stsb")
     run_script("whiten", "experiment=stsb", f"data.root={root}", "grid.betas=[1]", "grid.gammas=[0.1,0.9]",
-               "progress=false", cwd=tmp_path)  # fmt: skip
+               "bootstrap=1000", "progress=false", cwd=tmp_path)  # fmt: skip
     (results,) = tmp_path.glob("outputs/whiten/*/results.json")
     rows = {(row["encoder"], row["beta"], row["gamma"]): row for row in json.loads(results.read_text())["rows"]}
 
@@ -69,6 +73,8 @@ def test_the_figures_of_the_shared_embeddings(tmp_path, shared):
     assert figures("minilm-token", 0, 0) == pytest.approx([55.60, 55.60, 55.17], abs=0.01)
     # full whitening hurts the supervised encoder and helps the raw one; a cut rotation loses nothing on the former
     assert rows["minilm-sentence", 1, 1]["whitened"] < 82.03 < rows["minilm-sentence", 0, 0]["whitened_and_cut"]
+    assert rows["minilm-sentence", 1, 1]["whitened_high"] < 0 < rows["minilm-token", 1, 1]["whitened_low"]
+    assert rows["minilm-sentence", 0, 0]["cut_low"] > -0.5
 
 
 def test_retrieval(tmp_path):
@@ -162,6 +168,8 @@ def in_process(tmp_path, arguments):
         ("data.root=nowhere", "nowhere does not exist"),
         ("whitening=none", "Could not find 'whitening/none'"),
         ("data.root=. whitening.gamma=-1", "gamma=-1"),
+        ("data.root=. bootstrap=-1", "bootstrap=-1"),
+        ("data.root=. bootstrap=0.5", "bootstrap=0.5"),
     ],
 )
 def test_a_wrong_override_gives_a_message_and_no_stack_trace(tmp_path, override, message):
