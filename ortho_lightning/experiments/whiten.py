@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from omegaconf import DictConfig
 
@@ -162,8 +162,8 @@ def _check_command(names: Sequence[str]) -> None:
         )
 
 
-def _end_with_a_line(task: object, argument: Sequence[str]) -> None:
-    plain_errors(task)(argument)  # type: ignore[arg-type]
+def _end_with_a_line(task: Callable[[Sequence[str]], None], argument: Sequence[str]) -> None:
+    plain_errors(task)(argument)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from ortho_lightning.configuration import configuration_folder
 from ortho_lightning.errors import ConfigurationError, DataError
 from ortho_lightning.experiments.common.messages import one_line
 
+A = TypeVar("A")
 T = TypeVar("T")
 _FULL = "HYDRA_FULL_ERROR"
 _CORRECTABLE = (ConfigurationError, DataError, HydraException, OmegaConfBaseException)
@@ -70,15 +71,15 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], T]], Callable[
     return decorate
 
 
-def plain_errors(task: Callable[[DictConfig], T]) -> Callable[[DictConfig], T]:
+def plain_errors(task: Callable[[A], T]) -> Callable[[A], T]:
     """Make a task end with one line for an error that a user can correct; HYDRA_FULL_ERROR=1 shows the stack."""
     asked = os.environ.get(_FULL)  # before `command` sets it
 
     @functools.wraps(task)
-    def wrapper(config: DictConfig) -> T:
+    def wrapper(given: A) -> T:
         try:
             with _full_error(asked):
-                return task(config)
+                return task(given)
         except _CORRECTABLE as error:
             if asked == "1":
                 raise

@@ -11,15 +11,9 @@ from omegaconf import DictConfig
 
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.experiments.common.records import RunRecord
+from ortho_lightning.experiments.comparison.archive import is_archive, unpack
 from ortho_lightning.experiments.comparison.available import BASELINE
-from ortho_lightning.experiments.comparison.run_folder import (
-    CONFIG,
-    LABEL,
-    RESULTS,
-    configuration_of,
-    label_of,
-    record_of,
-)
+from ortho_lightning.experiments.comparison.run_folder import configuration_of, label_of, record_of, runs_under
 
 # Where the configurations of compared runs may differ: within an arm, and between arms.
 _OF_SEED_AND_PLACE = {"seed", "data.seed", "data.root", "data.cache_dir"}
@@ -53,12 +47,15 @@ class ComparedRuns:
 
 
 def gather(config: DictConfig, overrides: Sequence[str]) -> ComparedRuns:
-    """Gather the runs under the folder ``config.gather``.
+    """Gather the runs under the folder ``config.gather``, or in that archive, which is unpacked under ``run_dir``.
 
     Raises:
         ConfigurationError: if there are none, or they cannot be compared.
     """
     folder = Path(config.gather).expanduser().resolve()
+    if is_archive(folder):
+        archive, folder = folder, Path(config.run_dir).resolve() / folder.stem
+        unpack(archive, folder)
     found = find_runs(folder)
     return ComparedRuns(folder, experiment_of(found), overrides, found, gathered(found, list(config.by or ())))
 
@@ -69,8 +66,7 @@ def find_runs(folder: Path) -> list[Path]:
     Raises:
         ConfigurationError: if there is none.
     """
-    found = {path.parent for name in (LABEL, RESULTS) for path in folder.rglob(name)}
-    runs = sorted(path for path in found if (path / CONFIG).is_file() or (path / LABEL).is_file())
+    runs = runs_under(folder)
     if not runs:
         raise ConfigurationError(f"gather={folder}: there are no runs of train or compare in it")
     return runs

@@ -19,6 +19,7 @@ LABEL = "run.json"
 FAILURE = "failure.json"
 RESULTS = "results.json"
 CONFIG = "config.yaml"
+VERSIONS = "versions.json"
 UNFINISHED = "not finished"
 
 
@@ -39,6 +40,12 @@ class RunLabel:
     seed: int | None = None
     settings: Sequence[str] = ()
     overrides: Sequence[str] = ()
+
+
+def runs_under(folder: Path) -> list[Path]:
+    """Return the folders of runs anywhere under ``folder``: finished ones, and those that a comparison began."""
+    found = {path.parent for name in (LABEL, RESULTS) for path in folder.rglob(name)}
+    return sorted(path for path in found if (path / CONFIG).is_file() or (path / LABEL).is_file())
 
 
 def write_label(folder: Path, label: RunLabel) -> None:
@@ -106,7 +113,7 @@ def commits_of(folders: Sequence[Path]) -> list[str]:
 
 def _commits(folders: Sequence[Path]) -> Iterator[str | None]:
     for folder in folders:
-        versions = _read(folder / "versions.json")
+        versions = _read(folder / VERSIONS)
         if versions is not None:
             yield versions["git"]
 

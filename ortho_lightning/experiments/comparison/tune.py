@@ -19,6 +19,9 @@ from ortho_lightning.experiments.comparison.runs import Run
 from ortho_lightning.files import write_json, write_text
 from ortho_lightning.tables import markdown_table
 
+TRIALS = "trials.json"
+TUNED = "tuned.yaml"
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -79,7 +82,7 @@ def tune(config: DictConfig, overrides: Sequence[str]) -> dict[str, list[str]]:
         execute([run for runs in planned.values() for run in runs], config.jobs)
         found = {(arm, settings): Trial.of(arm, " ".join(settings), runs) for (arm, settings), runs in planned.items()}
         trials += found.values()
-        write_json(folder / "trials.json", [asdict(trial) for trial in trials])
+        write_json(folder / TRIALS, [asdict(trial) for trial in trials])
         for arm, wanted in list(asked.items()):
             del asked[arm]
             try:
@@ -89,10 +92,10 @@ def tune(config: DictConfig, overrides: Sequence[str]) -> dict[str, list[str]]:
             except ConfigurationError as error:
                 raise ConfigurationError(f"{arm}: {error}; their output.log lie in {folder}") from error
     best = {arm: best[arm] for arm in arms}
-    write_text(folder / "tuned.yaml", _as_configuration(best, trials, overrides))
+    write_text(folder / TUNED, _as_configuration(best, trials, overrides))
     print("\n" + _table(trials, best))
     name = HydraConfig.get().runtime.choices["experiment"]
-    print(f"\nThe choice is {folder / 'tuned.yaml'}; as conf/tuned/{name}.yaml it holds for every comparison")
+    print(f"\nThe choice is {folder / TUNED}; as conf/tuned/{name}.yaml it holds for every comparison")
     return best
 
 

@@ -1,4 +1,4 @@
-"""How sure a difference between two rank correlations over the same pairs is."""
+"""Bootstrap intervals of the difference between two rank correlations over the same pairs."""
 
 from __future__ import annotations
 

@@ -1,36 +1,10 @@
 """Runs that make one comparison, and runs that are rejected."""
 
-import json
-
 import pytest
-from omegaconf import OmegaConf
 
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.experiments.comparison.gather import experiment_of, find_runs, gathered
-
-
-def make(folder, arm, seed, settings=(), failure=None, **changes):
-    """A run's folder, as far as gathering looks at it; changes are given by dotted names, "/" for "."."""
-    folder.mkdir(parents=True)
-    config = OmegaConf.create(
-        {
-            "seed": seed, "run_dir": str(folder), "ckpt_path": None, "logger": None,
-            "regularizer": {"weight": 0.1},
-            "data": {"seed": seed, "root": str(folder), "batch_size": 8},
-            "model": {"optimizer": {"lr": 0.1, "weight_decay": 5e-4}},
-            "trainer": {"max_epochs": 2, "max_steps": -1},
-            "callbacks": {"orthogonality": {"weight": 0.0 if arm == "none" else 0.1}},
-        }
-    )  # fmt: skip
-    for key, value in changes.items():
-        OmegaConf.update(config, key.replace("/", "."), value)
-    OmegaConf.save(config, folder / "config.yaml")
-    label = {"experiment": "shapes", "regularizer": arm, "seed": seed, "settings": list(settings)}
-    (folder / "run.json").write_text(json.dumps(label))
-    if failure is None:
-        (folder / "results.json").write_text(json.dumps({"regularizer": arm, "seed": seed, "test_accuracy": 0.5}))
-    elif failure:
-        (folder / "failure.json").write_text(json.dumps({"reason": failure}))
+from tests.experiments.comparison.folders import make
 
 
 def test_arms_may_differ_in_the_penalty_and_in_their_own_settings(tmp_path):

@@ -42,7 +42,7 @@ def test_the_order_alone_counts():
 
 
 def test_the_same_vectors_gain_nothing_and_four_times_the_pairs_halve_the_width():
-    better, worse, scores = pairs()
+    better, _, scores = pairs()
     assert difference_interval(better, better, scores, 100, 0) == (0, 0)
     narrow, wide = (np.ptp(difference_interval(*pairs(n), 1000, 0)) for n in (800, 200))
     assert narrow == pytest.approx(wide / 2, rel=0.25)
