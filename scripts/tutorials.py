@@ -23,6 +23,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ortho_lightning.files import write_text
+
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "tutorials"
 TOLERANCE = 0.1  # other processors and releases of torch give other last digits, and trainings carry them on
 _BLOCK = re.compile(r"^```python\n(?P<code>.*?)^```\n(?:\n```text\n(?P<shown>.*?)^```\n)?", re.DOTALL | re.MULTILINE)
@@ -97,7 +99,7 @@ def temporary_folder() -> Iterator[Path]:
 
 def execute(path: Path, check: bool = False) -> list[str]:
     """Run a page; write its outputs and figures beside it, or return how they differ from it."""
-    page = path.read_text()
+    page = path.read_text(encoding="utf-8")
     with temporary_folder() as folder:
         printed = list(run(page, path.name))
         missing = [f"{path.name} shows {name}, which its code does not save" for name in figures(page)
@@ -105,7 +107,7 @@ def execute(path: Path, check: bool = False) -> list[str]:
         if not check and not missing:
             for name in figures(page):
                 shutil.copyfile(folder / name, path.parent / name)
-            path.write_text(with_output(page, printed))
+            write_text(path, with_output(page, printed))
     if not check:
         return missing
     found = [difference(block.shown, text) for block, text in zip(blocks(page), printed, strict=True)]
@@ -119,7 +121,7 @@ def main() -> None:
     options = parser.parse_args()
     wrong: list[str] = []
     for path in options.pages or sorted(FOLDER.glob("*.md")):
-        if not blocks(path.read_text()):
+        if not blocks(path.read_text(encoding="utf-8")):
             continue
         began = time.process_time()
         wrong += execute(path.resolve(), options.check)

@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 from ortho_lightning import OrthogonalityCallback
 from ortho_lightning.experiments.common.provenance import versions
 from ortho_lightning.experiments.subjects import Subject, find_subject, subjects
-from ortho_lightning.files import whole_file
+from ortho_lightning.files import write_text
 from ortho_lightning.layers.filters import layer_filters, weight_parameters
 from ortho_lightning.layers.selection import select_parts
 
@@ -252,5 +252,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in names:
         findings.append(_examined(name))
         print(f"{name}: {'passes' if findings[-1].passed else findings[-1]}", flush=True)
-        with whole_file(options.output) as path:  # after each, so that a run that is stopped leaves what it found
-            path.write_text(as_markdown(findings, command, len(names)))
+        # after each, so that a run that is stopped leaves what it found
+        write_text(options.output, as_markdown(findings, command, len(names)))
