@@ -78,10 +78,9 @@ def main(config: DictConfig) -> None:
     except KeyboardInterrupt:
         print(f"\ninterrupted; finished runs are in {folder}, and the same command continues from there")
         raise SystemExit(130) from None
-    folder = found.folder
-    _show(comparison, folder)
+    _show(comparison, found.folder)
     if not gathers and not is_part():
-        for purpose, line in next_steps(folder, own_overrides(), comparison.settings.seeds):
+        for purpose, line in next_steps(found.folder, own_overrides(), comparison.settings.seeds):
             print(f"\n{purpose}\n  {line}")
     _fail(comparison)
 

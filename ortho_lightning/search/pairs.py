@@ -168,8 +168,12 @@ def score_pairs(
 def raw_score(a: Any, b: Any, scores: Any) -> float:
     """Return Spearman's correlation between cosine and score without whitening."""
     left, right, expected, _ = _pairs(a, b, scores)
-    cosines = torch.nn.functional.cosine_similarity(left, right, eps=0.0)
-    return float(OF.spearman(cosines.nan_to_num(0.0), expected))
+    return float(OF.spearman(raw_cosines(left, right), expected))
+
+
+def raw_cosines(a: Tensor, b: Tensor) -> Tensor:
+    """Return the cosines ``(N,)`` between the rows of ``a`` and ``b`` ``(N, d)``; 0 where one of the two is zero."""
+    return torch.nn.functional.cosine_similarity(a, b, eps=0.0).nan_to_num(0.0)
 
 
 def _pairs(a: Any, b: Any, scores: Any) -> tuple[Tensor, Tensor, Tensor, OF.Moments]:

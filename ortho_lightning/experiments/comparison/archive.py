@@ -24,8 +24,8 @@ _ENDING = ".zip"
 
 
 def is_archive(path: Path) -> bool:
-    """Return whether a path names an archive, by its ending."""
-    return path.suffix == _ENDING
+    """Return whether a path names an archive: by its ending, unless it is a folder."""
+    return path.suffix == _ENDING and not path.is_dir()
 
 
 def pack(folder: Path, archive: Path) -> int:
@@ -70,7 +70,8 @@ def unpack(archive: Path, folder: Path) -> None:
             texts = {name: packed.read(name).decode() for name in packed.namelist() if not name.endswith("/")}
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise ConfigurationError(f"gather={archive} cannot be read: {error}") from error
-    others = [run for run in runs_under(folder) if not _within(run, folder, texts)]
+    packed_runs = {(folder / name).parent for name in texts if Path(name).name in _OF_A_RUN}
+    others = [run for run in runs_under(folder) if run not in packed_runs]
     if others:
         raise ConfigurationError(f"{others[0]} is no run of gather={archive}: give another hydra.run.dir, or remove it")
     outside = [name for name in texts if not (folder / name).resolve().is_relative_to(folder.resolve())]
@@ -78,10 +79,6 @@ def unpack(archive: Path, folder: Path) -> None:
         raise ConfigurationError(f"gather={archive}: {outside[0]} lies outside of the archive")
     for name, text in texts.items():
         write_text(folder / name, text)
-
-
-def _within(run: Path, folder: Path, names: dict[str, str]) -> bool:
-    return any((run / kept).relative_to(folder).as_posix() in names for kept in _OF_A_RUN)
 
 
 def main() -> None:

@@ -25,6 +25,7 @@ from ortho_lightning.nn.hyperparameters import Hyperparameters
 from ortho_lightning.nn.vectors import moments_of
 from ortho_lightning.plots.whitening import save_spectrum_figure
 from ortho_lightning.search import SearchResult, search
+from ortho_lightning.search.pairs import raw_cosines
 from ortho_lightning.tables import markdown_table
 
 LEGEND = """\
@@ -160,7 +161,7 @@ def _score(config: DictConfig, encoder: str, choice: Hyperparameters, moments: M
     """Return the correlations of the test pairs, and the intervals of what whitening gained, if asked for."""
     k = min(choice.n_components or moments.d, moments.d)
     a, b, score = (torch.from_numpy(np.asarray(values, dtype=np.float64)) for values in _arrays(test))
-    raw = torch.nn.functional.cosine_similarity(a, b, eps=0.0).nan_to_num(0.0)
+    raw = raw_cosines(a, b)
     (whitened, cut) = next(iter(OF.whitened_cosines(a, b, moments, choice.beta, [choice.gamma], [moments.d, k])))
     correlations = (100 * OF.spearman(torch.stack([raw, whitened, cut]), score)).tolist()
     ends: dict[str, float] = {}

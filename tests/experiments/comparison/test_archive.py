@@ -54,6 +54,12 @@ def test_gathering_an_archive_leaves_its_runs_and_report_in_the_folder_of_the_co
     assert found.records == gathered(find_runs(runs))
 
 
+def test_a_folder_may_be_named_like_an_archive(runs, tmp_path):
+    folder = runs.rename(tmp_path / "runs.zip")
+    found = gather(OmegaConf.create({"gather": str(folder), "by": None}), [])
+    assert (found.folder, len(found.records)) == (folder, 3)
+
+
 def test_a_folder_with_other_runs_is_left_alone(runs, tmp_path):
     pack(runs, tmp_path / "runs.zip")
     make(tmp_path / "back" / "other", "gram", 0)
