@@ -15,7 +15,7 @@ from ortho_lightning.experiments.common.cli import command
 from ortho_lightning.experiments.common.invocation import own_overrides, shown
 from ortho_lightning.experiments.common.option_types import check_types, check_value
 from ortho_lightning.experiments.comparison.arms import compare_arms, is_part
-from ortho_lightning.experiments.comparison.available import expand_arms
+from ortho_lightning.experiments.comparison.available import check_baseline, expand_arms
 from ortho_lightning.experiments.comparison.gather import gather
 from ortho_lightning.experiments.comparison.next_steps import next_steps
 from ortho_lightning.experiments.comparison.plan import check_overrides, check_share
@@ -27,6 +27,7 @@ from ortho_lightning.experiments.report.terminal import terminal
 
 # of the options that are not passed to a constructor
 _TYPES: dict[str, Any] = {
+    "baseline": str,
     "jobs": int,
     "costs": int,
     "target": float | None,
@@ -50,6 +51,8 @@ def check(config: DictConfig, overrides: Sequence[str]) -> None:
     check_settings(CONFIDENCE, config.target)
     check_overrides(config, overrides)
     check_share(config, overrides)
+    if config.gather is None and not is_part():  # a job's part need not have the arm
+        check_baseline(config.baseline, config.regularizers)
     if config.gather is not None and config.tune:
         raise ConfigurationError("gather and tune=true: one or the other")
 
@@ -74,7 +77,7 @@ def main(config: DictConfig) -> None:
         gathers = config.gather is not None
         runs = contextlib.nullcontext(gather(config, overrides)) if gathers else compare_arms(config, overrides)
         with runs as found:
-            comparison = write_comparison(found, config.target)
+            comparison = write_comparison(found, config.baseline, config.target)
     except KeyboardInterrupt:
         print(f"\ninterrupted; finished runs are in {folder}, and the same command continues from there")
         raise SystemExit(130) from None

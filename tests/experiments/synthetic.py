@@ -94,17 +94,18 @@ def records(runs):
     return [RunRecord.from_json(one) for one in runs]
 
 
-def comparison(runs, costs=None, **options):
+def comparison(runs, costs=None, baseline="none", **options):
     """A comparison of these runs."""
     settings = ComparisonSettings(
         experiment="cifar10",
         command="python scripts/compare.py experiment=cifar10 'seeds=[0,1,2]'",
         regularizers=list(dict.fromkeys(one["regularizer"] for one in runs)),
         seeds=list(dict.fromkeys(one["seed"] for one in runs)),
+        baseline=baseline,
         commits=["0123456789abcdef0123456789abcdef01234567"],
         machine={"processor": "a processor", "cores": 2, "gpu": None, "torch": "2.9.0"},
     )
-    return Comparison(settings, records(runs), summarize(records(runs), **options), costs or {})
+    return Comparison(settings, records(runs), summarize(records(runs), baseline=baseline, **options), costs or {})
 
 
 def full():

@@ -122,6 +122,22 @@ def test_runs_of_several_machines_are_gathered(compared, tmp_path):
     assert "cannot be compared: they differ in model.net.width (4 and 5)" in done.stderr
 
 
+def test_any_arm_can_be_the_one_that_the_others_are_compared_with(compared, tmp_path):
+    folder = tmp_path / "runs"
+    shutil.copytree(compared[1], folder)
+    usual = content_of(folder)
+    shown = run_script("compare", f"gather={folder}", "baseline=lsh", cwd=tmp_path).stdout
+    other = content_of(folder)
+    to_none, to_lsh = ({arm["arm"]: arm["difference"] for arm in one["summary"]["arms"]} for one in (usual, other))
+    assert to_none["none"] is to_lsh["lsh"] is None
+    assert to_lsh["none"]["mean"] == -to_none["lsh"]["mean"]
+    ratios = {arm: cost["ratio"] for arm, cost in other["costs"].items()}
+    assert ratios == {"none": 1 / usual["costs"]["lsh"]["ratio"], "lsh": 1.0}
+    assert "times lsh's" in shown
+    done = run_script("compare", f"gather={folder}", "baseline=gram", cwd=tmp_path, expect=2)
+    assert "baseline='gram': there are ['none', 'lsh']" in done.stderr
+
+
 def test_a_failed_run_is_told_and_the_others_go_on(tmp_path):
     done = run_script("compare", *TINY, "regularizers=[none]", "seeds=[-5,0]", "costs=0", cwd=tmp_path, expect=1)
     assert "failed: none, seed -5: exit status 1: ortho_lightning.errors.ConfigurationError: seed=-5" in done.stdout
@@ -143,6 +159,7 @@ def test_a_failed_run_is_told_and_the_others_go_on(tmp_path):
         (["trainer.max_epoch=3"], "Did you mean 'max_epochs'?"),
         (["experiment=nothing"], "Could not find 'experiment/nothing'"),
         (["target=75"], "target=75"),
+        (["baseline=gram", "regularizers=[none,lsh]"], "baseline='gram': there are ['none', 'lsh']"),
         (["seed=3"], "seed=3: a comparison takes lists"),
         (["seeds=0"], "seeds=0: must be a list"),
         (["tuned=typo"], "tuned=typo: there are ['cifar10', 'none']"),

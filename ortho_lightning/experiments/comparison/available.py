@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lightning_utilities.core.imports import RequirementCache
 from omegaconf import DictConfig, OmegaConf
 
+from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.experiments.common.cli import conf_dir
 
 BASELINE = "none"
@@ -45,3 +46,13 @@ def expand_arms(config: DictConfig) -> Mapping[str, str]:
     missing = missing_requirements()
     config.regularizers = [arm for arm in known_arms() if arm not in missing]
     return missing
+
+
+def check_baseline(baseline: str, arms: Sequence[str]) -> None:
+    """Reject an arm to compare with that is not there, unless nobody asked for it.
+
+    Raises:
+        ConfigurationError: naming the arms.
+    """
+    if baseline != BASELINE and baseline not in arms:
+        raise ConfigurationError(f"baseline={baseline!r}: there are {list(arms)}")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from omegaconf import DictConfig
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.experiments.common.records import RunRecord
 from ortho_lightning.experiments.comparison.archive import is_archive, unpack
-from ortho_lightning.experiments.comparison.available import BASELINE
+from ortho_lightning.experiments.comparison.available import BASELINE, check_baseline
 from ortho_lightning.experiments.comparison.run_folder import configuration_of, label_of, record_of, runs_under
 
 # Where the configurations of compared runs may differ: within an arm, and between arms.
@@ -57,7 +58,9 @@ def gather(config: DictConfig, overrides: Sequence[str]) -> ComparedRuns:
         archive, folder = folder, Path(config.run_dir).resolve() / folder.stem
         unpack(archive, folder)
     found = find_runs(folder)
-    return ComparedRuns(folder, experiment_of(found), overrides, found, gathered(found, list(config.by or ())))
+    records = gathered(found, list(config.by or ()))
+    check_baseline(config.baseline, list(dict.fromkeys(record.regularizer for record in records)))
+    return ComparedRuns(folder, experiment_of(found), overrides, found, records)
 
 
 def find_runs(folder: Path) -> list[Path]:
@@ -83,8 +86,9 @@ def gathered(folders: Sequence[Path], by: Sequence[str] = ()) -> list[RunRecord]
         ConfigurationError: for runs that cannot be compared, two different ones of the same arm and seed, or a key that
             no run has.
     """
-    configurations = {folder: configuration_of(folder) for folder in folders}
-    found = {folder: _named(record_of(folder), configurations[folder] or {}, by) for folder in folders}
+    configurations = {folder: _as_asked_for(folder) for folder in folders}
+    short = {key: _short(own[key] for own in configurations.values() if key in (own or {})) for key in by}
+    found = {folder: _named(record_of(folder), configurations[folder] or {}, short) for folder in folders}
     unknown = [key for key in by if not any(key in (own or {}) for own in configurations.values())]
     if unknown:
         raise ConfigurationError(f"by={unknown[0]!r}: no run has this key in its configuration")
@@ -104,10 +108,40 @@ def gathered(folders: Sequence[Path], by: Sequence[str] = ()) -> list[RunRecord]
     return [records[key][1] for key in sorted(records, key=lambda key: (key[1], arms.index(key[0])))]
 
 
-def _named(record: RunRecord, own: Mapping[str, Any], by: Sequence[str]) -> RunRecord:
+def _as_asked_for(folder: Path) -> dict[str, Any] | None:
+    """Return the configuration of a run in which a value that was asked for by a reference, as ${seed}, still is one.
+
+    So the runs of an arm may start from checkpoints whose paths name the seed.
+    """
+    own = configuration_of(folder)
+    for text in label_of(folder).overrides:
+        key, _, value = text.lstrip("+").partition("=")
+        if own is not None and key in own and "${" in value:
+            own[key] = value
+    return own
+
+
+def _short(values: Iterable[Any]) -> dict[str, str]:
+    """Return a name for each value: of paths, the parts that not all of them share."""
+    texts = list(dict.fromkeys(str(value) for value in values))
+    parts = [text.split("/") for text in texts]
+    if len(texts) == 1 or not any(len(one) > 1 for one in parts):
+        return {text: text for text in texts}
+    spare = min(map(len, parts)) - 1  # each keeps a part
+    first = min(_shared(parts), spare)
+    last = min(_shared([one[::-1] for one in parts]), spare - first)
+    return {text: "/".join(one[first : len(one) - last]) for text, one in zip(texts, parts, strict=True)}
+
+
+def _shared(texts: Sequence[Sequence[str]]) -> int:
+    """The number of parts with which all texts begin."""
+    return sum(1 for _ in takewhile(lambda same: len(set(same)) == 1, zip(*texts, strict=False)))
+
+
+def _named(record: RunRecord, own: Mapping[str, Any], short: Mapping[str, Mapping[str, str]]) -> RunRecord:
     """Return the record with the run's values of some keys in the name of its arm; the baseline has no penalty's."""
-    keys = [key for key in by if key in own and not (record.regularizer == BASELINE and key.startswith(_OF_ARM))]
-    values = [f"{key.rpartition('.')[2]}={own[key]}" for key in keys]
+    keys = [key for key in short if key in own and not (record.regularizer == BASELINE and key.startswith(_OF_ARM))]
+    values = [f"{key.rpartition('.')[2]}={short[key][str(own[key])]}" for key in keys]
     return replace(record, regularizer=" ".join([record.regularizer, *values]))
 
 

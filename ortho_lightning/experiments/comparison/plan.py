@@ -21,6 +21,7 @@ from ortho_lightning.weights import GradientShare
 _OWN = {
     "seeds",
     "regularizers",
+    "baseline",
     "jobs",
     "costs",
     "target",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,19 @@ class StepCosts:
         keys = [one.name for one in fields(StepCost)]
         costs = {arm: StepCost(**{key: cost.get(key) for key in keys}) for arm, cost in stored["arms"].items()}
         return cls(stored["machine"], costs)
+
+    def relative_to(self, baseline: str) -> StepCosts:
+        """Return the same costs with their ratios to an arm; without ratios, if that was not measured."""
+        base = self.arms.get(baseline, StepCost())
+        arms = {
+            arm: replace(cost, ratio=_over(cost.ratio, base.ratio), peak_ratio=_over(cost.peak_ratio, base.peak_ratio))
+            for arm, cost in self.arms.items()
+        }
+        return replace(self, arms=arms)
+
+
+def _over(ratio: float | None, base: float | None) -> float | None:
+    return None if ratio is None or base is None else ratio / base
 
 
 def measure_costs(config: DictConfig, overrides: Sequence[str], folder: Path) -> None:

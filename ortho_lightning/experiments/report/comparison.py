@@ -8,7 +8,6 @@ from typing import Any
 
 from ortho_lightning.experiments.common.provenance import command_line
 from ortho_lightning.experiments.common.records import RunRecord
-from ortho_lightning.experiments.comparison.available import BASELINE
 from ortho_lightning.experiments.comparison.gather import ComparedRuns
 from ortho_lightning.experiments.comparison.run_folder import commits_of, label_of
 from ortho_lightning.experiments.comparison.statistics import summarize
@@ -29,6 +28,7 @@ class ComparisonSettings:
         command: that makes it again.
         regularizers: the arms, in the order of the runs.
         seeds: of all runs, sorted.
+        baseline: the arm that the others are compared with, which may be missing.
         confidence: of the intervals.
         target: the validation accuracy that was asked for; None: the highest that every run reaches.
         tuned: each arm's own settings.
@@ -40,6 +40,7 @@ class ComparisonSettings:
     command: str
     regularizers: Sequence[str]
     seeds: Sequence[int]
+    baseline: str
     confidence: float = CONFIDENCE
     target: float | None = None
     tuned: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -57,27 +58,29 @@ class Comparison:
     costs: Mapping[str, StepCost] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, found: ComparedRuns, target: float | None) -> Comparison:
+    def of(cls, found: ComparedRuns, baseline: str, target: float | None) -> Comparison:
         """Summarize runs, with the costs measured in the comparison's folder.
 
         Args:
             found: the runs.
+            baseline: the arm that the others are compared with.
             target: the validation accuracy, in [0, 1], to which epochs are counted; None: one that every run reaches.
         """
         arms = list(dict.fromkeys(record.regularizer for record in found.records))
-        measured = StepCosts.of(found.folder)
+        measured = StepCosts.of(found.folder).relative_to(baseline)
         labels = [label_of(folder) for folder in found.folders]
         settings = ComparisonSettings(
             experiment=found.experiment,
             command=command_line(found.overrides),
             regularizers=arms,
             seeds=sorted({record.seed for record in found.records}),
+            baseline=baseline,
             target=target,
             tuned={str(label.regularizer): label.settings for label in labels if label.settings},
             commits=commits_of(found.folders),
             machine=measured.machine,
         )
-        summary = summarize(found.records, baseline=BASELINE, confidence=CONFIDENCE, target=target)
+        summary = summarize(found.records, baseline=baseline, confidence=CONFIDENCE, target=target)
         costs = {arm: cost for arm, cost in measured.arms.items() if arm in arms}
         return cls(settings, found.records, summary, costs)
 
@@ -90,7 +93,7 @@ class Comparison:
     @property
     def notes(self) -> list[str]:
         """The limits of the summary that a reader must know."""
-        return findings.notes(self.summary, self.runs, BASELINE)
+        return findings.notes(self.summary, self.runs, self.settings.baseline)
 
     def to_json(self) -> dict[str, Any]:
         """Return what ``results.json`` holds."""

@@ -14,17 +14,18 @@ from ortho_lightning.experiments.report.page import page
 from ortho_lightning.files import whole_file, write_csv, write_json, write_text
 
 
-def write_comparison(found: ComparedRuns, target: float | None) -> Comparison:
+def write_comparison(found: ComparedRuns, baseline: str, target: float | None) -> Comparison:
     """Write ``results.json`` and the report of a comparison into its folder.
 
     Args:
         found: the runs.
+        baseline: the arm that the others are compared with.
         target: the validation accuracy, in [0, 1], to which epochs are counted; None: one that every run reaches.
 
     Returns:
         What was written.
     """
-    comparison = Comparison.of(found, target)
+    comparison = Comparison.of(found, baseline, target)
     write_json(found.folder / RESULTS, comparison.to_json())
     write_report(found.folder, comparison)
     return comparison

@@ -75,7 +75,7 @@ def main(comparison: Comparison) -> Table:
 
 def _main_columns(comparison: Comparison) -> list[ArmColumn]:
     to, target = comparison.summary.baseline, comparison.summary.target
-    ratios = {arm: cost.ratio for arm, cost in comparison.costs.items()}
+    ratios = {arm: cost.ratio for arm, cost in comparison.costs.items() if cost.ratio is not None}
     step_time = ArmColumn("step time / baseline's", lambda arm: number(ratios.get(arm.arm)))
     return [
         ArmColumn("arm", lambda arm: arm.arm),

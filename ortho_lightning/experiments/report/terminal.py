@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ortho_lightning.experiments.comparison.available import BASELINE
 from ortho_lightning.experiments.comparison.summary import ArmSummary
 from ortho_lightning.experiments.report.comparison import Comparison
 from ortho_lightning.experiments.report.tables import number
@@ -20,8 +19,7 @@ all angles are to their mean."""
 def terminal(comparison: Comparison) -> str:
     """Return accuracy, both kinds of angle and the time of a step of each arm, and what they mean."""
     summary = comparison.summary
-    # without the baseline, ratios are to another arm
-    costs = comparison.costs if BASELINE in comparison.costs else {}
+    costs = comparison.costs if summary.baseline in comparison.costs else {}
     ratios = {arm: cost.ratio for arm, cost in costs.items() if cost.ratio is not None}
     headings = ["arm", "seeds", "test accuracy", "filter angles (std)", "response angles (std)"]
     rows = [
@@ -31,7 +29,7 @@ def terminal(comparison: Comparison) -> str:
     if ratios:
         headings.append("time of a step")
         for row, arm in zip(rows, summary.ranked, strict=True):
-            row.append(f"{number(ratios[arm.arm])} times {BASELINE}'s" if arm.arm in ratios else "-")
+            row.append(f"{number(ratios[arm.arm])} times {summary.baseline}'s" if arm.arm in ratios else "-")
     return "\n\n".join([markdown_table([headings, *rows]), _WORDS, *_narrowest(comparison)])
 
 

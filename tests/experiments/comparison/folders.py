@@ -5,7 +5,7 @@ import json
 from omegaconf import OmegaConf
 
 
-def make(folder, arm, seed, settings=(), failure=None, **changes):
+def make(folder, arm, seed, settings=(), failure=None, overrides=(), **changes):
     """A run's folder; changes are given by dotted names, "/" for "."."""
     folder.mkdir(parents=True)
     config = OmegaConf.create(
@@ -21,7 +21,8 @@ def make(folder, arm, seed, settings=(), failure=None, **changes):
     for key, value in changes.items():
         OmegaConf.update(config, key.replace("/", "."), value)
     OmegaConf.save(config, folder / "config.yaml")
-    label = {"experiment": "shapes", "regularizer": arm, "seed": seed, "settings": list(settings)}
+    label = {"experiment": "shapes", "regularizer": arm, "seed": seed, "settings": list(settings),
+             "overrides": list(overrides)}  # fmt: skip
     (folder / "run.json").write_text(json.dumps(label))
     if failure is None:
         (folder / "results.json").write_text(json.dumps({"regularizer": arm, "seed": seed, "test_accuracy": 0.5}))

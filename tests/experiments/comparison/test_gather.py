@@ -80,3 +80,49 @@ def test_the_baseline_of_a_sweep_has_a_value_only_where_its_configuration_does(t
     make(tmp_path / "lsh", "lsh", 0, **{"regularizer/penalty": {"lambda1": 10.0}})
     found = gathered(find_runs(tmp_path), ["regularizer.penalty.lambda1", "regularizer.weight"])
     assert [one.regularizer for one in found] == ["none", "lsh lambda1=10.0 weight=0.1"]
+
+
+def started_from(folder, arm, seed, first):
+    place = "outputs/{}/{}-seed{}/checkpoints/last.ckpt"
+    given = place.format("first", first, "${seed}")
+    make(
+        folder / f"{first}-{arm}-{seed}", arm, seed,
+        overrides=[f"pretrained={given}"], pretrained=place.format("first", first, seed),
+    )  # fmt: skip
+
+
+def test_runs_of_an_arm_may_start_from_checkpoints_whose_paths_name_the_seed(tmp_path):
+    for seed in (0, 1):
+        started_from(tmp_path, "none", seed, "none")
+        started_from(tmp_path, "lsh", seed, "none")
+    assert len(gathered(find_runs(tmp_path))) == 4
+    started_from(tmp_path, "lsh", 2, "lsh")
+    with pytest.raises(ConfigurationError, match="they differ in pretrained"):
+        gathered(find_runs(tmp_path))
+
+
+def test_paths_make_arms_named_by_the_parts_in_which_they_differ(tmp_path):
+    for first in ("none", "lsh"):
+        for arm in ("none", "lsh"):
+            started_from(tmp_path, arm, 0, first)
+    assert [one.regularizer for one in gathered(find_runs(tmp_path), ["pretrained"])] == [
+        "lsh pretrained=lsh-seed${seed}", "lsh pretrained=none-seed${seed}",
+        "none pretrained=lsh-seed${seed}", "none pretrained=none-seed${seed}",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("values", "names"),
+    [
+        (["runs/a/last.ckpt", "runs/b/last.ckpt"], {"a", "b"}),
+        (["runs/a", "runs/a/b"], {"a", "a/b"}),
+        (["last.ckpt", "runs/last.ckpt"], {"last.ckpt", "runs/last.ckpt"}),
+        (["runs/a/last.ckpt"], {"runs/a/last.ckpt"}),
+    ],
+)
+def test_no_two_paths_get_the_same_name(tmp_path, values, names):
+    for number, value in enumerate(values):
+        make(tmp_path / str(number), "lsh", 0, pretrained=value)
+    assert {one.regularizer for one in gathered(find_runs(tmp_path), ["pretrained"])} == {
+        f"lsh pretrained={name}" for name in names
+    }

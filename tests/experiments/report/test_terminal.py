@@ -54,6 +54,8 @@ def test_without_angles_costs_or_finished_runs_there_is_still_a_table():
     assert cells(bare)[1] == ["none", "1", "50.00%", "-", "-", "1.00 times none's"]
     without = terminal(comparison(scores("hard", [0.5]), {"hard": StepCost(ratio=1.0)}))
     assert "times" not in without
+    other = terminal(comparison(scores("hard", [0.5]), {"hard": StepCost(ratio=1.0)}, baseline="hard"))
+    assert cells(other)[1][-1] == "1.00 times hard's"
     failed = terminal(comparison([{"regularizer": arm, "seed": 0, "failure": "no"} for arm in ARMS]))
     assert [row[2] for row in cells(failed)[1:]] == ["failed"] * 3
     assert "narrow" not in bare + failed
