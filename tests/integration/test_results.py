@@ -1,6 +1,7 @@
 """The comparisons that the documentation reports, made again from the archives of their runs."""
 
 import re
+import shlex
 
 import pytest
 
@@ -9,17 +10,30 @@ from tests.integration.commands import ROOT, run_script
 DOCS = ROOT / "docs"
 ARCHIVES = sorted(path.name for path in (DOCS / "results").glob("*.zip"))
 OF_README = "cifar10-tuned.zip"
-ARMS = ("none", "gram", "lsh", "lsh_exact")
 
 
-def cells_by_arm(text):
+def sections_of(archive):
+    """The sections of the documentation that name an archive, and the options with which they gather its runs."""
+    pages = [path.read_text(encoding="utf-8") for path in sorted(DOCS.glob("*.md"))]
+    sections = [part for page in pages for part in re.split(r"^## ", page, flags=re.MULTILINE)]
+    about = [part for part in sections if f"results/{archive}" in part]
+    command = re.compile(rf"scripts/compare\.py\s+gather=docs/results/{re.escape(archive)}([^`\n]*)")
+    (options,) = {found for part in about for found in command.findall(part)}
+    return about, shlex.split(options)
+
+
+def rows_of(text):
+    """The rows of the tables in a text."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in lines]
+
+
+def cells_by_arm(text, arms):
     """The cells of the tables in a text, by the arm that their row names in one of its first two cells."""
     found = {}
-    for line in text.splitlines():
-        if line.startswith("|"):
-            cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
-            for arm in set(cells[:2]).intersection(ARMS):
-                found.setdefault(arm, set()).update(filter(None, cells))
+    for cells in rows_of(text):
+        for arm in set(cells[:2]).intersection(arms):
+            found.setdefault(arm, set()).update(filter(None, cells))
     return found
 
 
@@ -31,20 +45,21 @@ def report(tmp_path_factory):
     def report_of(archive):
         if archive not in made:
             folder = tmp_path_factory.mktemp("gathered")
-            run_script("compare", f"gather={DOCS / 'results' / archive}", "hydra.run.dir=out", cwd=folder)
-            path = folder / "out" / archive.removesuffix(".zip") / "report.md"
-            made[archive] = cells_by_arm(path.read_text(encoding="utf-8"))
+            options = sections_of(archive)[1]
+            path = DOCS / "results" / archive
+            run_script("compare", f"gather={path}", *options, "hydra.run.dir=out", cwd=folder)
+            text = (folder / "out" / archive.removesuffix(".zip") / "report.md").read_text(encoding="utf-8")
+            arms = [cells[0] for cells in rows_of(text.partition("## The arms")[2].partition("\n## ")[0])[2:]]
+            made[archive] = cells_by_arm(text, arms)
         return made[archive]
 
     return report_of
 
 
 @pytest.mark.parametrize("archive", ARCHIVES)
-def test_the_page_shows_what_the_archived_runs_give(archive, report):
-    page = (DOCS / "does-it-help.md").read_text(encoding="utf-8")
-    sections = [part for part in re.split(r"^## ", page, flags=re.MULTILINE) if archive in part]
-    shown = cells_by_arm("\n".join(sections))
-    assert len(shown) > 1
+def test_the_pages_show_what_the_archived_runs_give(archive, report):
+    shown = cells_by_arm("\n".join(sections_of(archive)[0]), report(archive))
+    assert set(shown) == set(report(archive))
     for arm, cells in shown.items():
         assert cells <= report(archive)[arm], f"{arm}: {cells - report(archive)[arm]}"
 
@@ -52,7 +67,7 @@ def test_the_page_shows_what_the_archived_runs_give(archive, report):
 def test_the_readme_shows_what_the_archived_runs_give(report):
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     (section,) = [part for part in readme.split("\n## ") if part.startswith("Does it help?")]
-    shown = cells_by_arm(section)
-    assert set(shown) == set(ARMS)
+    shown = cells_by_arm(section, report(OF_README))
+    assert set(shown) == set(report(OF_README))
     for arm, cells in shown.items():
         assert cells <= report(OF_README)[arm], f"{arm}: {cells - report(OF_README)[arm]}"
