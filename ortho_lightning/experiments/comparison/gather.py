@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
@@ -122,15 +123,15 @@ def _as_asked_for(folder: Path) -> dict[str, Any] | None:
 
 
 def _short(values: Iterable[Any]) -> dict[str, str]:
-    """Return a name for each value: of paths, the parts that not all of them share."""
+    """Return a name for each value: of paths, what is left without the parts that all of them share."""
     texts = list(dict.fromkeys(str(value) for value in values))
-    parts = [text.split("/") for text in texts]
-    if len(texts) == 1 or not any(len(one) > 1 for one in parts):
+    if len(texts) == 1 or not any("/" in text for text in texts):
         return {text: text for text in texts}
+    parts = [re.split("([/-])", text) for text in texts]
     spare = min(map(len, parts)) - 1  # each keeps a part
     first = min(_shared(parts), spare)
     last = min(_shared([one[::-1] for one in parts]), spare - first)
-    return {text: "/".join(one[first : len(one) - last]) for text, one in zip(texts, parts, strict=True)}
+    return {text: "".join(one[first : len(one) - last]) for text, one in zip(texts, parts, strict=True)}
 
 
 def _shared(texts: Sequence[Sequence[str]]) -> int:
