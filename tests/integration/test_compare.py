@@ -240,7 +240,8 @@ def test_tuning_chooses_by_validation_accuracy(tmp_path):
     options = [text for text in TINY if "max_epochs" not in text]
     options += ["trainer.max_epochs=1", "regularizers=[none,gram]", "seeds=[7]"]
     # the second of each ruins the training
-    grid = ("+grid.gram=['regularizer.weight=0.001,1e6']", "grid.none=['model.optimizer.weight_decay=1e-4,1e3']")
+    decay = "model.optimizer.weight_decay"
+    grid = (f"+grid.gram=['regularizer.weight=0.001,1e6','{decay}=5e-4']", f"grid.none=['{decay}=1e-4,1e3']")
     shown = run_script(
         "compare", *options, *grid, "extend=0", "data.train_clouds=512", "tune=true", "jobs=2", cwd=tmp_path
     ).stdout
@@ -249,7 +250,11 @@ def test_tuning_chooses_by_validation_accuracy(tmp_path):
     assert [(one["arm"], one["setting"]) for one in trials] == [
         ("none", "model.optimizer.weight_decay=0.0001"), ("none", "model.optimizer.weight_decay=1000.0"),
         ("gram", "regularizer.weight=0.001"), ("gram", "regularizer.weight=1000000.0"),
+        ("gram", f"regularizer.weight=0.001 {decay}=0.0005"),
     ]  # fmt: skip
+    # the experiment's own weight decay is not tried twice
+    assert trials[4]["val_accuracy"] == trials[2]["val_accuracy"]
+    assert len(list(tuned.parent.glob("*/results.json"))) == 4
     best = {}
     for one in trials:
         if one["val_accuracy"] > best.get(one["arm"], (-1, ""))[0]:
@@ -257,7 +262,7 @@ def test_tuning_chooses_by_validation_accuracy(tmp_path):
         assert f"{100 * one['val_accuracy']:.2f}" in shown
     text = tuned.read_text()
     assert f"none:\n  - {best['none'][1]}" in text
-    assert f"gram:\n  - {best['gram'][1]}" in text
+    assert f"gram:\n  - {best['gram'][1]}\n  - {decay}=0.0005" in text
     assert "# python scripts/compare.py experiment=shapes" in text
 
 

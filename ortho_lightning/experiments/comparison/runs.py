@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from hydra import compose
 from hydra.errors import HydraException
@@ -31,6 +32,11 @@ from ortho_lightning.experiments.comparison.run_folder import (
     write_label,
 )
 from ortho_lightning.experiments.training.resume import exact_identity
+
+
+def identity_of(config: DictConfig) -> dict[str, Any]:
+    """Return what makes the training of a configuration the one that it is, by dotted names."""
+    return flat(exact_identity(OmegaConf.to_container(config, resolve=True)))
 
 
 @dataclass
@@ -79,7 +85,7 @@ class Run:
         there = configuration_of(self.folder)
         if there is None:
             return
-        wanted = flat(exact_identity(OmegaConf.to_container(config, resolve=True)))
+        wanted = identity_of(config)
         differing = [key for key in {**wanted, **there} if wanted.get(key) != there.get(key)]
         if differing:
             shown = ", ".join(f"{key}={there.get(key)} (now {wanted.get(key)})" for key in differing[:5])

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -15,7 +16,7 @@ from ortho_lightning.experiments.common.provenance import command_line, git_comm
 from ortho_lightning.experiments.comparison.grid import Choice, arm_grid, search
 from ortho_lightning.experiments.comparison.plan import check_arms, make_run
 from ortho_lightning.experiments.comparison.pool import execute
-from ortho_lightning.experiments.comparison.runs import Run
+from ortho_lightning.experiments.comparison.runs import Run, identity_of
 from ortho_lightning.files import write_json, write_text
 from ortho_lightning.tables import markdown_table
 
@@ -72,10 +73,11 @@ def tune(config: DictConfig, overrides: Sequence[str]) -> dict[str, list[str]]:
     searches = {arm: search(arm_grid(config, arm), config.extend) for arm in arms}
     asked = {arm: next(searching) for arm, searching in searches.items()}
     trials: list[Trial] = []
+    made: list[tuple[dict[str, Any], list[Run]]] = []
     best: dict[str, list[str]] = {}
     while asked:  # what all arms ask for at once, so that no job waits
         planned = {
-            (arm, settings): [_run(arm, seed, folder, overrides, settings) for seed in seeds]
+            (arm, settings): _made_once([_run(arm, seed, folder, overrides, settings) for seed in seeds], made)
             for arm, wanted in asked.items()
             for settings in wanted
         }
@@ -108,6 +110,18 @@ def _chosen(arm: str, choice: Choice) -> list[str]:
 def _run(arm: str, seed: int, folder: Path, overrides: Sequence[str], settings: Sequence[str]) -> Run:
     name = "-".join([arm, *(setting.partition("=")[2] for setting in settings)])
     return make_run(arm, seed, folder / f"{name}-seed{seed}", overrides, settings)
+
+
+def _made_once(runs: list[Run], made: list[tuple[dict[str, Any], list[Run]]]) -> list[Run]:
+    """Return the runs of an earlier trial that trained the same, or else these, and remember them.
+
+    A grid often holds the value that the arm has by default, and so was trained with while another key was searched.
+    """
+    wanted = identity_of(runs[0].config())
+    earlier = next((others for own, others in made if own == wanted), None)
+    if earlier is None:
+        made.append((wanted, runs))
+    return earlier or runs
 
 
 def _as_configuration(best: dict[str, list[str]], trials: Sequence[Trial], overrides: Sequence[str]) -> str:
