@@ -9,6 +9,7 @@ from ortho_lightning.experiments.comparison.measures import failure_of, finite, 
 from ortho_lightning.experiments.comparison.run_folder import RESULTS
 from ortho_lightning.experiments.report.angles import compared_angles_png
 from ortho_lightning.experiments.report.comparison import Comparison
+from ortho_lightning.experiments.report.figures import accuracy_png
 from ortho_lightning.experiments.report.markdown import markdown
 from ortho_lightning.experiments.report.page import page
 from ortho_lightning.files import whole_file, write_csv, write_json, write_text
@@ -32,9 +33,10 @@ def write_comparison(found: ComparedRuns, baseline: str, target: float | None) -
 
 
 def write_report(folder: Path, comparison: Comparison) -> None:
-    """Write ``report.html``, ``report.md``, ``results.csv`` and ``angles.png``, each whole or not at all.
+    """Write ``report.html``, ``report.md``, ``results.csv``, ``accuracy.png`` and ``angles.png``.
 
-    The same comparison gives the same bytes. Without angles there is no ``angles.png``.
+    Each file is written whole or not at all. The same comparison gives the same bytes. There is no figure of what no
+    run has.
 
     Args:
         folder: made if it does not exist.
@@ -43,12 +45,13 @@ def write_report(folder: Path, comparison: Comparison) -> None:
     write_text(folder / "report.html", page(comparison))
     write_text(folder / "report.md", markdown(comparison))
     write_csv(folder / "results.csv", flat_runs(comparison))
-    figure = compared_angles_png(comparison.summary)
-    if figure is None:
-        (folder / "angles.png").unlink(missing_ok=True)  # that of an earlier report
-    else:
-        with whole_file(folder / "angles.png") as temporary:
-            temporary.write_bytes(figure)
+    figures = {"accuracy.png": accuracy_png(comparison), "angles.png": compared_angles_png(comparison.summary)}
+    for name, figure in figures.items():
+        if figure is None:
+            (folder / name).unlink(missing_ok=True)  # that of an earlier report
+        else:
+            with whole_file(folder / name) as temporary:
+                temporary.write_bytes(figure)
 
 
 def flat_runs(comparison: Comparison) -> list[dict[str, str | int | float | None]]:

@@ -11,15 +11,18 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from ortho_lightning.experiments.common.records import RunRecord
 from ortho_lightning.experiments.comparison.measures import METRIC, failure_of, finite, run_measures
 from ortho_lightning.experiments.report.comparison import Comparison
 from ortho_lightning.experiments.report.style import Style, Theme, short, styles
-from ortho_lightning.experiments.report.svg import SvgFigure
+from ortho_lightning.experiments.report.svg import FigureDrawer, SvgFigure, png
 
 _SIZE = (4.3, 3.0)  # inches; 413 pixels of a page in width
+
+_DIFFERENCES = "Difference of every seed"
 
 Drawer = Callable[[Axes, Theme], None]
 
@@ -51,12 +54,53 @@ CURVES = (
 )
 
 
+@dataclass(frozen=True)
+class Panel:
+    """Axes of a figure.
+
+    Args:
+        title: what it shows, in a few words.
+        alt: what it shows, in a sentence.
+        draw: draws it.
+        left: where the axes begin, as a share of the panel's width: a layout engine takes half the time.
+    """
+
+    title: str
+    alt: str
+    draw: Drawer
+    left: float
+
+
 def result_figures(comparison: Comparison) -> Iterator[SvgFigure]:
     """Draw the differences of every seed, and the curves over epochs; those for which there is data."""
+    for panel in _panels(comparison):
+        yield SvgFigure.drawn(panel.title, panel.alt, _side_by_side([panel]), _SIZE)
+
+
+def accuracy_png(comparison: Comparison) -> bytes | None:
+    """Draw the differences of every seed beside the validation accuracy as a PNG on white; None without data."""
+    panels = [panel for panel in _panels(comparison) if panel.title in (_DIFFERENCES, CURVES[0].title)]
+    if not panels:
+        return None
+    drawn = styles(comparison.summary.arm_names, comparison.summary.baseline)
+    draw_panels = _side_by_side(panels)
+
+    def draw(figure: Figure, theme: Theme) -> None:
+        draw_panels(figure, theme)
+        keys = [
+            Line2D([], [], marker=style.marker, markersize=3.5, label=short(arm), **style.line(theme))
+            for arm, style in drawn.items()
+        ]
+        figure.axes[-1].legend(handles=keys, loc="lower right", frameon=False)
+
+    return png(draw, (_SIZE[0] * len(panels), _SIZE[1]))
+
+
+def _panels(comparison: Comparison) -> Iterator[Panel]:
     summary = comparison.summary
     if any(arm.difference for arm in summary.arms):
-        yield _drawn(
-            "Difference of every seed",
+        yield Panel(
+            _DIFFERENCES,
             f"Test accuracy minus that of {summary.baseline}, one mark per seed, with mean and interval, by arm",
             lambda axis, theme: _draw_differences(axis, theme, comparison),
             left=0.31,
@@ -64,7 +108,7 @@ def result_figures(comparison: Comparison) -> Iterator[SvgFigure]:
     for curve in CURVES:
         values = _values(comparison.runs, curve)
         if values:
-            yield _drawn(
+            yield Panel(
                 curve.title,
                 f"{curve.title} over epochs, mean over seeds with a band from the lowest to the highest, for "
                 + ", ".join(values),
@@ -73,16 +117,16 @@ def result_figures(comparison: Comparison) -> Iterator[SvgFigure]:
             )
 
 
-def _drawn(title: str, alt: str, draw: Drawer, left: float) -> SvgFigure:
-    """``left`` is where the axes begin, as a share of the figure: a layout engine takes half the time."""
+def _side_by_side(panels: Sequence[Panel]) -> FigureDrawer:
+    def draw(figure: Figure, theme: Theme) -> None:
+        width = 1 / len(panels)
+        for place, panel in enumerate(panels):
+            axis = figure.add_axes(((place + panel.left) * width, 0.16, (0.97 - panel.left) * width, 0.81))
+            axis.set_facecolor("none")
+            axis.spines[["top", "right"]].set_visible(False)
+            panel.draw(axis, theme)
 
-    def draw_figure(figure: Figure, theme: Theme) -> None:
-        axis = figure.add_axes((left, 0.16, 0.97 - left, 0.81))
-        axis.set_facecolor("none")
-        axis.spines[["top", "right"]].set_visible(False)
-        draw(axis, theme)
-
-    return SvgFigure.drawn(title, alt, draw_figure, _SIZE)
+    return draw
 
 
 def _draw_differences(axis: Axes, theme: Theme, comparison: Comparison) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
@@ -227,9 +228,27 @@ def test_content_cannot_become_markup(tmp_path):
 def test_the_same_content_gives_the_same_bytes(content, folder, tmp_path):
     write_report(tmp_path, content)
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"report.html", "report.md", "results.csv", "angles.png"}
+    assert names == {"report.html", "report.md", "results.csv", "accuracy.png", "angles.png"}
     for name in names:
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_the_figure_of_accuracies_has_differences_and_curves_beside_each_other(content, tmp_path):
+    def pixels(of):
+        write_report(tmp_path, of)
+        return plt.imread(tmp_path / "accuracy.png")
+
+    whole = pixels(content)
+    assert whole[0, 0].tolist() == [1.0, 1.0, 1.0, 1.0]
+    alone = pixels(comparison([run("none", seed) for seed in range(3)]))  # there is no difference, only the curve
+    assert whole.shape[1] == 2 * alone.shape[1]
+    assert whole.shape[0] == alone.shape[0]
+
+
+def test_without_results_there_is_no_figure_of_accuracies_and_none_of_an_earlier_report(content, tmp_path):
+    write_report(tmp_path, content)
+    write_report(tmp_path, comparison([{"regularizer": "none", "seed": 0, "failure": "no"}]))
+    assert not (tmp_path / "accuracy.png").exists()
 
 
 def test_the_csv_has_a_row_a_run(content, folder):
