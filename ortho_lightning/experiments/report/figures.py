@@ -23,6 +23,7 @@ from ortho_lightning.experiments.report.svg import FigureDrawer, SvgFigure, png
 _SIZE = (4.3, 3.0)  # inches; 413 pixels of a page in width
 
 _DIFFERENCES = "Difference of every seed"
+_LONG = 26  # characters of a name where there is room
 
 Drawer = Callable[[Axes, Theme], None]
 
@@ -88,7 +89,7 @@ def accuracy_png(comparison: Comparison) -> bytes | None:
     def draw(figure: Figure, theme: Theme) -> None:
         draw_panels(figure, theme)
         keys = [
-            Line2D([], [], marker=style.marker, markersize=3.5, label=short(arm), **style.line(theme))
+            Line2D([], [], marker=style.marker, markersize=3.5, label=short(arm, _LONG), **style.line(theme))
             for arm, style in drawn.items()
         ]
         figure.axes[-1].legend(handles=keys, loc="lower right", frameon=False)
@@ -145,10 +146,15 @@ def _draw_differences(axis: Axes, theme: Theme, comparison: Comparison) -> None:
             axis.plot([one.low, one.high], [place - 0.12] * 2, color=colour, linewidth=2)
         axis.plot(one.mean, place - 0.12, "|", color=colour, markersize=13, markeredgewidth=2.5)
     axis.axvline(0, color=theme.text, linewidth=0.8, linestyle=":")
-    axis.set_yticks(range(len(compared)), [short(arm) for arm, _ in compared])
+    axis.set_yticks(range(len(compared)), [_in_lines(arm) for arm, _ in compared])
     axis.set_ylim(len(compared) - 0.4, -0.6)
     axis.grid(axis="x", linewidth=0.5)
-    axis.set_xlabel(f"test accuracy minus {short(baseline)} (points)")
+    axis.set_xlabel(f"test accuracy minus {short(baseline, _LONG)} (points)")
+
+
+def _in_lines(arm: str) -> str:
+    """An arm's name, with what a sweep adds to it on a second line."""
+    return "\n".join(short(part) for part in arm.split(" ", 1))
 
 
 def _accuracies(runs: Sequence[RunRecord]) -> dict[str, dict[int, float]]:

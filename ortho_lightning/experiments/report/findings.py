@@ -219,6 +219,7 @@ def _about_starts(finished: Finished, baseline: str | None) -> Iterator[str]:
     reference = baseline if baseline is not None and finished[baseline] else next(iter(finished))
     unknown = []
     for arm, of_arm in finished.items():
+        seeds: dict[str, list[int]] = {}
         for seed, run in of_arm.items():
             other = finished[reference].get(seed)
             if arm == reference or other is None:
@@ -229,10 +230,12 @@ def _about_starts(finished: Finished, baseline: str | None) -> Iterator[str]:
                 continue
             unequal = [key for key in sorted({*own, *others}) if own.get(key) != others.get(key)]
             if unequal:
-                yield (
-                    f"Not paired: {arm} and {reference} started differently with seed {seed} "
-                    f"(different {listed(unequal)}); the paired test then has no advantage from the shared seed."
-                )
+                seeds.setdefault(listed(unequal), []).append(seed)
+        for unequal_parts, those in seeds.items():
+            yield (
+                f"Not paired: {arm} and {reference} started differently with seed {', '.join(map(str, those))} "
+                f"(different {unequal_parts}); the paired test then has no advantage from the shared seed."
+            )
     if unknown:
         yield f"It was not recorded whether these started like {reference}: {listed(unknown)}."
 

@@ -373,7 +373,8 @@ def test_arms_that_start_otherwise_are_named():
     runs = scores("none", NONE) + scores("lsh", LSH)
     assert "Not paired" not in notes_of(sound(runs))
     runs[7]["start"] = {"weights": "other", "batch": "b2"}
-    assert "Not paired: lsh and none started differently with seed 2 (different weights)" in notes_of(sound(runs))
+    runs[8]["start"] = {"weights": "other", "batch": "b3"}
+    assert "Not paired: lsh and none started differently with seed 2, 3 (different weights)" in notes_of(sound(runs))
     runs[7]["start"] = None
     assert "lsh (seed 2)" in notes_of(sound(runs))
 
