@@ -88,9 +88,10 @@ def gathered(folders: Sequence[Path], by: Sequence[str] = ()) -> list[RunRecord]
             no run has.
     """
     configurations = {folder: _as_asked_for(folder) for folder in folders}
-    short = {key: _short(own[key] for own in configurations.values() if key in (own or {})) for key in by}
+    known = [own for own in configurations.values() if own is not None]
+    short = {key: _short(own[key] for own in known if key in own) for key in by}
     found = {folder: _named(record_of(folder), configurations[folder] or {}, short) for folder in folders}
-    unknown = [key for key in by if not any(key in (own or {}) for own in configurations.values())]
+    unknown = [key for key in by if not any(key in own for own in known)]
     if unknown:
         raise ConfigurationError(f"by={unknown[0]!r}: no run has this key in its configuration")
     _check_alike({folder: record.regularizer for folder, record in found.items()}, configurations, by)
