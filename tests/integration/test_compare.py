@@ -125,17 +125,20 @@ def test_runs_of_several_machines_are_gathered(compared, tmp_path):
 def test_any_arm_can_be_the_one_that_the_others_are_compared_with(compared, tmp_path):
     folder = tmp_path / "runs"
     shutil.copytree(compared[1], folder)
+    costs = {"none": {"ratio": 1.0, "peak_ratio": 1.0}, "lsh": {"ratio": 1.25, "peak_ratio": 2.0}}
+    (folder / "costs.json").write_text(json.dumps({"machine": {}, "arms": costs}))
+    run_script("compare", f"gather={folder}", cwd=tmp_path)
     usual = content_of(folder)
     shown = run_script("compare", f"gather={folder}", "baseline=lsh", cwd=tmp_path).stdout
     other = content_of(folder)
     to_none, to_lsh = ({arm["arm"]: arm["difference"] for arm in one["summary"]["arms"]} for one in (usual, other))
     assert to_none["none"] is to_lsh["lsh"] is None
     assert to_lsh["none"]["mean"] == -to_none["lsh"]["mean"]
-    ratios = {arm: cost["ratio"] for arm, cost in other["costs"].items()}
-    assert ratios == {"none": 1 / usual["costs"]["lsh"]["ratio"], "lsh": 1.0}
-    assert "times lsh's" in shown
-    done = run_script("compare", f"gather={folder}", "baseline=gram", cwd=tmp_path, expect=2)
-    assert "baseline='gram': there are ['none', 'lsh']" in done.stderr
+    ratios = {arm: (cost["ratio"], cost["peak_ratio"]) for arm, cost in other["costs"].items()}
+    assert ratios == {"none": (0.8, 0.5), "lsh": (1.0, 1.0)}
+    assert "0.80 times lsh's" in shown
+    done = run_script("compare", f"gather={folder}", "baseline=hard", cwd=tmp_path, expect=2)
+    assert "baseline='hard': there are ['none', " in done.stderr
 
 
 def test_a_failed_run_is_told_and_the_others_go_on(tmp_path):
