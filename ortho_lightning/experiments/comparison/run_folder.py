@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from ortho_lightning.experiments.common.nested import flat
 from ortho_lightning.experiments.common.records import RunRecord
@@ -103,7 +103,12 @@ def config_written(folder: Path) -> float | None:
 def configuration_of(folder: Path) -> dict[str, Any] | None:
     """Return what makes the run the one that it is, by dotted names; None if it failed before it began."""
     path = folder / CONFIG
-    return flat(exact_identity(OmegaConf.to_container(OmegaConf.load(path)))) if path.is_file() else None
+    return identity_of(OmegaConf.load(path)) if path.is_file() else None
+
+
+def identity_of(config: DictConfig | ListConfig) -> dict[str, Any]:
+    """Return what makes the training of a configuration the one that it is, by dotted names."""
+    return flat(exact_identity(OmegaConf.to_container(config, resolve=True)))
 
 
 def commits_of(folders: Sequence[Path]) -> list[str]:

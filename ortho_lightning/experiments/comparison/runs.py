@@ -7,15 +7,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from hydra import compose
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.experiments.common.messages import one_line
-from ortho_lightning.experiments.common.nested import flat
 from ortho_lightning.experiments.common.records import RunRecord
 from ortho_lightning.experiments.comparison import launching
 from ortho_lightning.experiments.comparison.launching import quoted
@@ -26,17 +24,12 @@ from ortho_lightning.experiments.comparison.run_folder import (
     config_written,
     configuration_of,
     epochs_done,
+    identity_of,
     is_finished,
     record_of,
     write_failure,
     write_label,
 )
-from ortho_lightning.experiments.training.resume import exact_identity
-
-
-def identity_of(config: DictConfig) -> dict[str, Any]:
-    """Return what makes the training of a configuration the one that it is, by dotted names."""
-    return flat(exact_identity(OmegaConf.to_container(config, resolve=True)))
 
 
 @dataclass

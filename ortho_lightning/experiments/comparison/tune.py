@@ -16,7 +16,8 @@ from ortho_lightning.experiments.common.provenance import command_line, git_comm
 from ortho_lightning.experiments.comparison.grid import Choice, arm_grid, search
 from ortho_lightning.experiments.comparison.plan import check_arms, make_run
 from ortho_lightning.experiments.comparison.pool import execute
-from ortho_lightning.experiments.comparison.runs import Run, identity_of
+from ortho_lightning.experiments.comparison.run_folder import identity_of
+from ortho_lightning.experiments.comparison.runs import Run
 from ortho_lightning.files import write_json, write_text
 from ortho_lightning.tables import markdown_table
 
