@@ -53,6 +53,8 @@ def check(config: DictConfig, overrides: Sequence[str]) -> None:
     check_share(config, overrides)
     if config.gather is None and not is_part():  # a job's part need not have the arm
         check_baseline(config.baseline, config.regularizers)
+    if config.gather is None and (config.by or config.factors):
+        raise ConfigurationError(f"by={config.by}, factors={config.factors}: they are for runs that gather= names")
     if config.gather is not None and config.tune:
         raise ConfigurationError("gather and tune=true: one or the other")
 
@@ -77,7 +79,7 @@ def main(config: DictConfig) -> None:
         gathers = config.gather is not None
         runs = contextlib.nullcontext(gather(config, overrides)) if gathers else compare_arms(config, overrides)
         with runs as found:
-            comparison = write_comparison(found, config.baseline, config.target)
+            comparison = write_comparison(found, config.baseline, config.target, list(config.factors or ()))
     except KeyboardInterrupt:
         print(f"\ninterrupted; finished runs are in {folder}, and the same command continues from there")
         raise SystemExit(130) from None

@@ -28,18 +28,29 @@ def rows_of(text):
     return [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in lines]
 
 
-def cells_by_arm(text, arms):
-    """The cells of the tables in a text, by the arm that their row names in one of its first two cells."""
+def subjects_of(text):
+    """What the rows of a report are about: arms, or the combinations and pairs of a factorial."""
+
+    def first_cells(title, count):
+        section = text.partition(f"## {title}\n")[2].partition("\n## ")[0]
+        return {" ".join(cells[:count]) for cells in rows_of(section)[2:]}
+
+    of_factors = first_cells("Every combination of the factors", 1) | first_cells("In place of other regularizers", 2)
+    return of_factors or first_cells("The arms", 1)
+
+
+def cells_by_subject(text, subjects):
+    """The cells of the tables in a text, by the subject that one or both of the first two cells of a row name."""
     found = {}
     for cells in rows_of(text):
-        for arm in set(cells[:2]).intersection(arms):
-            found.setdefault(arm, set()).update(filter(None, cells))
+        for subject in {*cells[:2], " ".join(cells[:2])}.intersection(subjects):
+            found.setdefault(subject, set()).update(filter(None, cells))
     return found
 
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
-    """The cells by arm in the report of an archive, which is made once."""
+    """The cells by subject in the report of an archive, which is made once."""
     made = {}
 
     def report_of(archive):
@@ -49,8 +60,7 @@ def report(tmp_path_factory):
             path = DOCS / "results" / archive
             run_script("compare", f"gather={path}", *options, "hydra.run.dir=out", cwd=folder)
             text = (folder / "out" / archive.removesuffix(".zip") / "report.md").read_text(encoding="utf-8")
-            arms = [cells[0] for cells in rows_of(text.partition("## The arms")[2].partition("\n## ")[0])[2:]]
-            made[archive] = cells_by_arm(text, arms)
+            made[archive] = cells_by_subject(text, subjects_of(text))
         return made[archive]
 
     return report_of
@@ -58,16 +68,16 @@ def report(tmp_path_factory):
 
 @pytest.mark.parametrize("archive", ARCHIVES)
 def test_the_pages_show_what_the_archived_runs_give(archive, report):
-    shown = cells_by_arm("\n".join(sections_of(archive)[0]), report(archive))
+    shown = cells_by_subject("\n".join(sections_of(archive)[0]), report(archive))
     assert set(shown) == set(report(archive))
-    for arm, cells in shown.items():
-        assert cells <= report(archive)[arm], f"{arm}: {cells - report(archive)[arm]}"
+    for subject, cells in shown.items():
+        assert cells <= report(archive)[subject], f"{subject}: {cells - report(archive)[subject]}"
 
 
 def test_the_readme_shows_what_the_archived_runs_give(report):
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     (section,) = [part for part in readme.split("\n## ") if part.startswith("Does it help?")]
-    shown = cells_by_arm(section, report(OF_README))
+    shown = cells_by_subject(section, report(OF_README))
     assert set(shown) == set(report(OF_README))
     for arm, cells in shown.items():
         assert cells <= report(OF_README)[arm], f"{arm}: {cells - report(OF_README)[arm]}"

@@ -59,7 +59,7 @@ def gather(config: DictConfig, overrides: Sequence[str]) -> ComparedRuns:
         archive, folder = folder, Path(config.run_dir).resolve() / folder.stem
         unpack(archive, folder)
     found = find_runs(folder)
-    records = gathered(found, list(config.by or ()))
+    records = gathered(found, [*(config.by or ()), *(config.factors or ())])
     check_baseline(config.baseline, list(dict.fromkeys(record.regularizer for record in records)))
     return ComparedRuns(folder, experiment_of(found), overrides, found, records)
 

@@ -27,6 +27,7 @@ _OWN = {
     "target",
     "gather",
     "by",
+    "factors",
     "tune",
     "grid",
     "extend",

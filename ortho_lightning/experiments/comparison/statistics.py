@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
 
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.experiments.common.records import LayerRecord, RunRecord
 from ortho_lightning.experiments.comparison import inference
+from ortho_lightning.experiments.comparison.differences import corrected_differences
 from ortho_lightning.experiments.comparison.inference import Estimate
 from ortho_lightning.experiments.comparison.measures import (
     COMPARED,
@@ -123,26 +123,10 @@ def _differences(
     """The paired difference of a measure to the baseline, by arm; none without a common seed."""
     if baseline is None:
         return {}
-    found: dict[str, Difference] = {}
-    tested: dict[str, tuple[float, float]] = {}
     sizes = [abs(value) for seeds in measured.values() for value in numbers(own.get(name) for own in seeds.values())]
-    for arm, seeds in measured.items():
-        paired = _paired(seeds, measured[baseline], name) if arm != baseline else []
-        if not paired:
-            continue
-        one = Difference(**asdict(inference.describe(paired, confidence, scale=max(sizes))))
-        if one.low is not None and one.std is not None:
-            tested[arm] = (inference.paired_p(paired), one.std)
-            one = replace(one, p=tested[arm][0])
-        found[arm] = one
-    alpha = 1 - confidence
-    corrected, levels = inference.holm([p for p, _ in tested.values()], alpha)
-    for (arm, (_, std)), p_holm, level in zip(tested.items(), corrected, levels, strict=True):
-        one = found[arm]
-        low, high = inference.mean_interval(one.mean, std, one.n, 1 - level)
-        detectable = inference.detectable_difference(std, one.n, alpha / len(tested))
-        found[arm] = replace(one, p_holm=p_holm, low_holm=low, high_holm=high, detectable=detectable)
-    return found
+    paired = {arm: _paired(seeds, measured[baseline], name) for arm, seeds in measured.items() if arm != baseline}
+    some = {arm: values for arm, values in paired.items() if values}
+    return corrected_differences(some, confidence, scale=max(sizes)) if some else {}
 
 
 def _paired(own: Seeds, other: Seeds, name: str) -> list[float]:

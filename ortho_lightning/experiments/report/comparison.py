@@ -8,6 +8,7 @@ from typing import Any
 
 from ortho_lightning.experiments.common.provenance import command_line
 from ortho_lightning.experiments.common.records import RunRecord
+from ortho_lightning.experiments.comparison.factorial import Factorial, Replacement
 from ortho_lightning.experiments.comparison.gather import ComparedRuns
 from ortho_lightning.experiments.comparison.run_folder import commits_of, label_of
 from ortho_lightning.experiments.comparison.statistics import summarize
@@ -50,21 +51,25 @@ class ComparisonSettings:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Settings, runs, their summary, and the costs by arm."""
+    """Settings, runs, their summary, the costs by arm, and the factorial if there are factors."""
 
     settings: ComparisonSettings
     runs: Sequence[RunRecord]
     summary: Summary
     costs: Mapping[str, StepCost] = field(default_factory=dict)
+    factorial: Factorial | None = None
 
     @classmethod
-    def of(cls, found: ComparedRuns, baseline: str, target: float | None) -> Comparison:
+    def of(
+        cls, found: ComparedRuns, baseline: str, target: float | None = None, factors: Sequence[str] = ()
+    ) -> Comparison:
         """Summarize runs, with the costs measured in the comparison's folder.
 
         Args:
             found: the runs.
             baseline: the arm that the others are compared with.
             target: the validation accuracy, in [0, 1], to which epochs are counted; None: one that every run reaches.
+            factors: keys of the configuration that the runs of each arm switch on and off.
         """
         arms = list(dict.fromkeys(record.regularizer for record in found.records))
         measured = StepCosts.of(found.folder).relative_to(baseline)
@@ -82,7 +87,14 @@ class Comparison:
         )
         summary = summarize(found.records, baseline=baseline, confidence=CONFIDENCE, target=target)
         costs = {arm: cost for arm, cost in measured.arms.items() if arm in arms}
-        return cls(settings, found.records, summary, costs)
+        plain = baseline.partition(" ")[0]  # without the values that sweeps and factors add
+        factorial = Factorial.of(found.folders, factors, plain, CONFIDENCE) if factors else None
+        return cls(settings, found.records, summary, costs, factorial)
+
+    @property
+    def replacements(self) -> list[Replacement]:
+        """What each arm brings in place of each factor; nothing without factors."""
+        return [] if self.factorial is None else self.factorial.replacements()
 
     @property
     def sentence(self) -> str:
@@ -102,4 +114,5 @@ class Comparison:
             "runs": [run.to_json() for run in self.runs],
             "summary": {**self.summary.to_json(), "sentence": self.sentence, "notes": self.notes},
             "costs": {arm: asdict(cost) for arm, cost in self.costs.items()},
+            "replacements": [asdict(one) for one in self.replacements],
         }

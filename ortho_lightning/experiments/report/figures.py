@@ -15,12 +15,15 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from ortho_lightning.experiments.common.records import RunRecord
+from ortho_lightning.experiments.comparison.factorial import Replacement
 from ortho_lightning.experiments.comparison.measures import METRIC, failure_of, finite, run_measures
 from ortho_lightning.experiments.report.comparison import Comparison
 from ortho_lightning.experiments.report.style import Style, Theme, short, styles
 from ortho_lightning.experiments.report.svg import FigureDrawer, SvgFigure, png
 
 _SIZE = (4.3, 3.0)  # inches; 413 pixels of a page in width
+
+_FACTOR_WIDTH = 3.0  # inches of each panel about a factor
 
 _DIFFERENCES = "Difference of every seed"
 _LONG = 26  # characters of a name where there is room
@@ -73,8 +76,8 @@ class Panel:
 
 
 def result_figures(comparison: Comparison) -> Iterator[SvgFigure]:
-    """Draw the differences of every seed, and the curves over epochs; those for which there is data."""
-    for panel in _panels(comparison):
+    """Draw the differences of every seed, the curves over epochs and the factors; those for which there is data."""
+    for panel in [*_panels(comparison), *_factor_panels(comparison)]:
         yield SvgFigure.drawn(panel.title, panel.alt, _side_by_side([panel]), _SIZE)
 
 
@@ -95,6 +98,43 @@ def accuracy_png(comparison: Comparison) -> bytes | None:
         figure.axes[-1].legend(handles=keys, loc="lower right", frameon=False)
 
     return png(draw, (_SIZE[0] * len(panels), _SIZE[1]))
+
+
+def factors_png(comparison: Comparison) -> bytes | None:
+    """Draw what the arms bring in place of each factor as a PNG on white; None without factors."""
+    panels = list(_factor_panels(comparison))
+    return png(_side_by_side(panels), (_FACTOR_WIDTH * len(panels), _SIZE[1])) if panels else None
+
+
+def _factor_panels(comparison: Comparison) -> Iterator[Panel]:
+    found = comparison.replacements
+    drawn = styles(list(dict.fromkeys(one.arm for one in found)), None)
+    for factor in dict.fromkeys(one.factor for one in found):
+        yield Panel(
+            f"In place of {factor}",
+            f"What {factor} alone and each arm alone add to the test accuracy, with intervals",
+            _factor_drawer(factor, [one for one in found if one.factor == factor], drawn),
+            left=0.33,
+        )
+
+
+def _factor_drawer(factor: str, rows: Sequence[Replacement], drawn: Mapping[str, Style]) -> Drawer:
+    effects = {factor: rows[0].brings, **{one.arm: one.gains for one in rows}}
+
+    def draw(axis: Axes, theme: Theme) -> None:
+        for place, (name, one) in enumerate(effects.items()):
+            style = drawn.get(name, Style(None))
+            colour = style.colour(theme)
+            if one.low_holm is not None and one.high_holm is not None:
+                axis.plot([one.low_holm, one.high_holm], [place] * 2, color=colour, linewidth=2)
+            axis.plot(one.mean, place, style.marker, color=colour, markersize=6)
+        axis.axvline(0, color=theme.text, linewidth=0.8, linestyle=":")
+        axis.set_yticks(range(len(effects)), [short(name) for name in effects])
+        axis.set_ylim(len(effects) - 0.5, -0.5)
+        axis.grid(axis="x", linewidth=0.5)
+        axis.set_xlabel("gain over neither (points)")
+
+    return draw
 
 
 def _panels(comparison: Comparison) -> Iterator[Panel]:

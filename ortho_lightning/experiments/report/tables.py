@@ -48,7 +48,7 @@ class LayerColumn:
 
 def all_tables(comparison: Comparison) -> Iterator[Table]:
     """Return every table of the report that has rows, in the order of the report."""
-    for make in (main, differences, others, costs, robustness, more, layers, failures):
+    for make in (main, differences, replacements, combinations, others, costs, robustness, more, layers, failures):
         table = make(comparison)
         if table.rows:
             yield table
@@ -143,6 +143,47 @@ def _difference_row(arm: str, one: Difference) -> list[str]:
         _p(one.p_holm),
         number(one.detectable),
     ]
+
+
+def replacements(comparison: Comparison) -> Table:
+    """Return what each arm brings in place of each factor, one row per factor and arm."""
+    rows = [
+        [
+            one.factor,
+            one.arm,
+            str(one.gains.n),
+            *(
+                interval(effect.mean, effect.low_holm, effect.high_holm, sign="+")
+                for effect in (one.brings, one.gains, one.instead, one.beside)
+            ),
+        ]
+        for one in comparison.replacements
+    ]
+    effects = ["factor alone", "arm alone", "arm instead of the factor", "arm beside the factor"]
+    legend = [
+        "In points of test accuracy, each the mean over the combinations of the other factors and paired by seed. "
+        "Factor alone: with the factor minus without it, both without a penalty. Arm alone: with the arm minus without "
+        "it, both without the factor. Arm instead of the factor: the arm alone minus the factor alone. Arm beside the "
+        "factor: both minus the factor alone. The intervals are corrected by Holm, those of the factors for their "
+        "number, the others for all rows of the column."
+    ]
+    return Table("replacements", "In place of other regularizers", ["factor", "arm", "seeds", *effects], rows, legend)
+
+
+def combinations(comparison: Comparison) -> Table:
+    """Return the accuracies of a factorial, one row per combination of the factors and one column per arm."""
+    factorial = comparison.factorial
+    arms = [] if factorial is None else list(factorial.accuracies)
+    rows = (
+        []
+        if factorial is None
+        else [
+            [factorial.name(cell), *(_estimate(factorial.accuracy(arm, cell)) for arm in arms)]
+            for cell in factorial.cells
+        ]
+    )
+    legend = ["Test accuracy in percent with its interval over seeds."]
+    return Table("combinations", "Every combination of the factors", ["factors", *arms], rows, legend)
 
 
 _OTHERS = {

@@ -5,7 +5,7 @@ import json
 from omegaconf import OmegaConf
 
 
-def make(folder, arm, seed, settings=(), failure=None, overrides=(), **changes):
+def make(folder, arm, seed, settings=(), failure=None, overrides=(), accuracy=0.5, **changes):
     """A run's folder; changes are given by dotted names, "/" for "."."""
     folder.mkdir(parents=True)
     config = OmegaConf.create(
@@ -25,6 +25,6 @@ def make(folder, arm, seed, settings=(), failure=None, overrides=(), **changes):
              "overrides": list(overrides)}  # fmt: skip
     (folder / "run.json").write_text(json.dumps(label))
     if failure is None:
-        (folder / "results.json").write_text(json.dumps({"regularizer": arm, "seed": seed, "test_accuracy": 0.5}))
+        (folder / "results.json").write_text(json.dumps({"regularizer": arm, "seed": seed, "test_accuracy": accuracy}))
     elif failure:
         (folder / "failure.json").write_text(json.dumps({"reason": failure}))

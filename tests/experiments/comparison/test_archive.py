@@ -48,7 +48,13 @@ def test_the_same_runs_give_the_same_bytes(runs, tmp_path):
 def test_gathering_an_archive_leaves_its_runs_and_report_in_the_folder_of_the_command(runs, tmp_path):
     pack(runs, tmp_path / "runs.zip")
     config = OmegaConf.create(
-        {"gather": str(tmp_path / "runs.zip"), "run_dir": str(tmp_path / "out"), "by": None, "baseline": "none"}
+        {
+            "gather": str(tmp_path / "runs.zip"),
+            "run_dir": str(tmp_path / "out"),
+            "by": None,
+            "factors": None,
+            "baseline": "none",
+        }
     )
     for _ in range(2):  # a second time over the first
         found = gather(config, [])
@@ -58,7 +64,7 @@ def test_gathering_an_archive_leaves_its_runs_and_report_in_the_folder_of_the_co
 
 def test_a_folder_may_be_named_like_an_archive(runs, tmp_path):
     folder = runs.rename(tmp_path / "runs.zip")
-    found = gather(OmegaConf.create({"gather": str(folder), "by": None, "baseline": "none"}), [])
+    found = gather(OmegaConf.create({"gather": str(folder), "by": None, "factors": None, "baseline": "none"}), [])
     assert (found.folder, len(found.records)) == (folder, 3)
 
 

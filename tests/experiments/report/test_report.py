@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -11,6 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
+from ortho_lightning.experiments.comparison.factorial import Factor, Factorial
 from ortho_lightning.experiments.comparison.step_costs import StepCost
 from ortho_lightning.experiments.report.angles import MOST_LAYERS, shown_layers
 from ortho_lightning.experiments.report.documents import flat_runs, write_report
@@ -249,6 +251,32 @@ def test_without_results_there_is_no_figure_of_accuracies_and_none_of_an_earlier
     write_report(tmp_path, content)
     write_report(tmp_path, comparison([{"regularizer": "none", "seed": 0, "failure": "no"}]))
     assert not (tmp_path / "accuracy.png").exists()
+
+
+def with_factors(content):
+    """The content, with one factor that brings 2 points, and an arm that brings 1.5 without it and takes 1 with it."""
+    accuracies = {
+        "none": {(False,): {0: 50.0, 1: 51.0, 2: 52.5}, (True,): {0: 52.0, 1: 53.1, 2: 54.4}},
+        "lsh": {(False,): {0: 51.4, 1: 52.6, 2: 54.0}, (True,): {0: 51.0, 1: 52.0, 2: 53.5}},
+    }
+    decay = Factor.of("model.optimizer.weight_decay", [0.0, 0.005])
+    return replace(content, factorial=Factorial([decay], accuracies, "none", 0.95))
+
+
+def test_a_factorial_has_a_table_and_a_figure_of_its_own(content, tmp_path):
+    page, markdown = written(with_factors(content), tmp_path)
+    (row,) = page.tables["replacements"][1:]
+    assert row[:3] == ["weight_decay", "lsh", "3"]
+    means = [float(cell.split(" [")[0]) for cell in row[3:]]
+    assert means == [2.0, 1.5, -0.5, -1.0]
+    assert page.tables["combinations"][0] == ["factors", "none", "lsh"]
+    assert [row[0] for row in page.tables["combinations"][1:]] == ["weight_decay=0.0", "weight_decay=0.005"]
+    assert page.tables["combinations"][1][1].startswith("51.17 [")
+    assert "In place of weight_decay" in page.texts
+    (table,) = [rows for rows in markdown_tables(markdown).values() if "factor alone" in rows[0]]
+    assert table[-1] == row
+    assert plt.imread(tmp_path / "factors.png")[0, 0].tolist() == [1.0, 1.0, 1.0, 1.0]
+    assert json.loads(json.dumps(with_factors(content).to_json()))["replacements"][0]["factor"] == "weight_decay"
 
 
 def test_the_csv_has_a_row_a_run(content, folder):
