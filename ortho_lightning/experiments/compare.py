@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.experiments.common.cli import command
@@ -46,6 +46,9 @@ def check(config: DictConfig, overrides: Sequence[str]) -> None:
     for key, hint in _TYPES.items():
         check_value(key, config[key], hint)
     check_types(config)
+    for key in ("by", "factors"):
+        if config[key] is not None and not _is_list_of_texts(config[key]):
+            raise ConfigurationError(f"{key}={config[key]}: must be a list of keys, as in {key}=[model.net.norm]")
     if config.jobs < 1 or config.costs < 0:
         raise ConfigurationError(f"jobs={config.jobs}, costs={config.costs}: jobs must be 1 or more, costs 0 or more")
     check_settings(CONFIDENCE, config.target)
@@ -54,7 +57,7 @@ def check(config: DictConfig, overrides: Sequence[str]) -> None:
     if config.gather is None and not is_part():  # a job's part need not have the arm
         check_baseline(config.baseline, config.regularizers)
     if config.gather is None and (config.by or config.factors):
-        raise ConfigurationError(f"by={config.by}, factors={config.factors}: they are for runs that gather= names")
+        raise ConfigurationError(f"by={config.by}, factors={config.factors}: both need gather=FOLDER")
     if config.gather is not None and config.tune:
         raise ConfigurationError("gather and tune=true: one or the other")
 
@@ -79,7 +82,7 @@ def main(config: DictConfig) -> None:
         gathers = config.gather is not None
         runs = contextlib.nullcontext(gather(config, overrides)) if gathers else compare_arms(config, overrides)
         with runs as found:
-            comparison = write_comparison(found, config.baseline, config.target, list(config.factors or ()))
+            comparison = write_comparison(found, config.target)
     except KeyboardInterrupt:
         print(f"\ninterrupted; finished runs are in {folder}, and the same command continues from there")
         raise SystemExit(130) from None
@@ -88,6 +91,10 @@ def main(config: DictConfig) -> None:
         for purpose, line in next_steps(found.folder, own_overrides(), comparison.settings.seeds):
             print(f"\n{purpose}\n  {line}")
     _fail(comparison)
+
+
+def _is_list_of_texts(value: Any) -> bool:
+    return isinstance(value, ListConfig) and all(isinstance(one, str) for one in value)
 
 
 def _show(comparison: Comparison, folder: Path) -> None:

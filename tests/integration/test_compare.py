@@ -168,6 +168,8 @@ def test_a_failed_run_is_told_and_the_others_go_on(tmp_path):
         (["tuned=typo"], "tuned=typo: there are ['cifar10', 'none']"),
         (["tune=true", "regularizer.weight=0.5"], "tune=true tries grid's values of it"),
         (["gather=nowhere"], "there are no runs of train or compare in it"),
+        (["factors=[model.net.norm]"], "factors=['model.net.norm']: both need gather=FOLDER"),
+        (["by=seed"], "by=seed: must be a list of keys"),
         (["tune=true", "+grid.gram=[1]"], "grid.gram=[1]: must be a list of keys with values"),
     ],
 )

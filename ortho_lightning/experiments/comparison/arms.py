@@ -37,12 +37,12 @@ def compare_arms(config: DictConfig, overrides: Sequence[str]) -> Iterator[Compa
         with held(folder / ".lock"):
             found = find_runs(folder)
             records = [one for one in gathered(found) if one.failure != UNFINISHED]
-            yield ComparedRuns(folder, experiment, ["-m", *overrides], found, records)
+            yield ComparedRuns(folder, experiment, ["-m", *overrides], found, records, config.baseline)
         return
     if any(run.finished for run in runs):
         measure_costs(config, overrides, folder)
     records = [run.record() for run in runs]
-    yield ComparedRuns(folder, experiment, overrides, [run.folder for run in runs], records)
+    yield ComparedRuns(folder, experiment, overrides, [run.folder for run in runs], records, config.baseline)
 
 
 def is_part() -> bool:

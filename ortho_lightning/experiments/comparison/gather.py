@@ -15,18 +15,12 @@ from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.experiments.common.records import RunRecord
 from ortho_lightning.experiments.comparison.archive import is_archive, unpack
 from ortho_lightning.experiments.comparison.available import BASELINE, check_baseline
+from ortho_lightning.experiments.comparison.factorial import Factorial
+from ortho_lightning.experiments.comparison.gathered_run import OF_ARM, GatheredRun, check_equal
 from ortho_lightning.experiments.comparison.run_folder import configuration_of, label_of, record_of, runs_under
 
-# Where the configurations of compared runs may differ: within an arm, and between arms.
-_OF_SEED_AND_PLACE = {"seed", "data.seed", "data.root", "data.cache_dir"}
-_OF_ARM = (
-    "regularizer.",
-    "callbacks.orthogonality.",
-    "callbacks.constraint",
-    "callbacks.best.",
-    "callbacks.last.",
-    "model.kernel_optimizer",
-)
+Names = Sequence[tuple[Any, str]]
+"""The values of a key, each with its name."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +33,8 @@ class ComparedRuns:
         overrides: of the command that asked for the comparison.
         folders: of the runs.
         records: of the runs.
+        baseline: the arm that the others are compared with.
+        factorial: the runs by the factors that they have or lack; None where no factors were named.
     """
 
     folder: Path
@@ -46,10 +42,15 @@ class ComparedRuns:
     overrides: Sequence[str]
     folders: Sequence[Path]
     records: Sequence[RunRecord]
+    baseline: str = BASELINE
+    factorial: Factorial | None = None
 
 
 def gather(config: DictConfig, overrides: Sequence[str]) -> ComparedRuns:
     """Gather the runs under the folder ``config.gather``, or in that archive, which is unpacked under ``run_dir``.
+
+    With ``config.factors``, ``config.baseline`` may also be an arm without their values: its runs that have every
+    factor are then the baseline.
 
     Raises:
         ConfigurationError: if there are none, or they cannot be compared.
@@ -59,9 +60,17 @@ def gather(config: DictConfig, overrides: Sequence[str]) -> ComparedRuns:
         archive, folder = folder, Path(config.run_dir).resolve() / folder.stem
         unpack(archive, folder)
     found = find_runs(folder)
-    records = gathered(found, [*(config.by or ()), *(config.factors or ())])
-    check_baseline(config.baseline, list(dict.fromkeys(record.regularizer for record in records)))
-    return ComparedRuns(folder, experiment_of(found), overrides, found, records)
+    by, factors = list(config.by or ()), list(config.factors or ())
+    runs = gathered_runs(found, by, factors)
+    arms = {run.record.regularizer: run.arm for run in runs}
+    baseline, factorial = config.baseline, None
+    if factors:
+        factorial = Factorial.of(runs, factors, by, baseline=arms.get(baseline, baseline))
+        if baseline not in arms:
+            baseline = factorial.with_all(baseline, runs)
+    check_baseline(baseline, list(arms))
+    records = [run.record for run in runs]
+    return ComparedRuns(folder, experiment_of(found), overrides, found, records, baseline, factorial)
 
 
 def find_runs(folder: Path) -> list[Path]:
@@ -77,11 +86,17 @@ def find_runs(folder: Path) -> list[Path]:
 
 
 def gathered(folders: Sequence[Path], by: Sequence[str] = ()) -> list[RunRecord]:
-    """Return the records of runs, one for each arm and seed, by seed and then in the order of the arms.
+    """Return the records of runs, one for each arm and seed; see :func:`gathered_runs`."""
+    return [run.record for run in gathered_runs(folders, by)]
+
+
+def gathered_runs(folders: Sequence[Path], by: Sequence[str] = (), factors: Sequence[str] = ()) -> list[GatheredRun]:
+    """Return runs, one for each arm and seed, by seed and then in the order of the arms.
 
     Args:
         folders: of the runs.
         by: keys of the configuration, each of whose values makes an arm of its own, as in a sweep.
+        factors: further keys of this kind.
 
     Raises:
         ConfigurationError: for runs that cannot be compared, two different ones of the same arm and seed, or a key that
@@ -89,25 +104,28 @@ def gathered(folders: Sequence[Path], by: Sequence[str] = ()) -> list[RunRecord]
     """
     configurations = {folder: _as_asked_for(folder) for folder in folders}
     known = [own for own in configurations.values() if own is not None]
-    short = {key: _short(own[key] for own in known if key in own) for key in by}
-    found = {folder: _named(record_of(folder), configurations[folder] or {}, short) for folder in folders}
-    unknown = [key for key in by if not any(key in own for own in known)]
-    if unknown:
-        raise ConfigurationError(f"by={unknown[0]!r}: no run has this key in its configuration")
-    _check_alike({folder: record.regularizer for folder, record in found.items()}, configurations, by)
-    records: dict[tuple[str, int], tuple[Path, RunRecord]] = {}
-    for folder, record in found.items():
-        key = (record.regularizer, record.seed)
-        if key in records and not _same(records[key][1], record):
-            if record.failure is not None:
+    for option, keys in (("by", by), ("factors", factors)):
+        unknown = [key for key in keys if not any(key in own for own in known)]
+        if unknown:
+            raise ConfigurationError(f"{option}={unknown[0]!r}: no run has this key in its configuration")
+    short = {key: _short(own[key] for own in known if key in own) for key in [*by, *factors]}
+    of_arm = {key: names for key, names in short.items() if key.startswith(OF_ARM)}
+    runs = [_run(folder, configurations[folder], short, of_arm) for folder in folders]
+    _check_alike(runs, [*by, *factors])
+    found: dict[tuple[str, int], GatheredRun] = {}
+    for run in runs:
+        key = (run.record.regularizer, run.record.seed)
+        if key in found and not _same(found[key].record, run.record):
+            if run.record.failure is not None:
                 continue
-            if records[key][1].failure is None:
+            if found[key].record.failure is None:
                 raise ConfigurationError(
-                    f"{records[key][0]} and {folder} are different runs of {key[0]} with seed {key[1]}: remove one"
+                    f"{found[key].folder} and {run.folder} are different runs of {key[0]} with seed {key[1]}: remove "
+                    "one"
                 )
-        records[key] = (folder, record)
-    arms = sorted({arm for arm, _ in records}, key=lambda arm: (arm != BASELINE, arm))
-    return [records[key][1] for key in sorted(records, key=lambda key: (key[1], arms.index(key[0])))]
+        found[key] = run
+    arms = sorted({arm for arm, _ in found}, key=lambda arm: (arm != BASELINE, arm))
+    return [found[key] for key in sorted(found, key=lambda key: (key[1], arms.index(key[0])))]
 
 
 def _as_asked_for(folder: Path) -> dict[str, Any] | None:
@@ -123,16 +141,22 @@ def _as_asked_for(folder: Path) -> dict[str, Any] | None:
     return own
 
 
-def _short(values: Iterable[Any]) -> dict[str, str]:
-    """Return a name for each value: of paths, what is left without the parts that all of them share."""
-    texts = list(dict.fromkeys(str(value) for value in values))
+def _short(values: Iterable[Any]) -> Names:
+    """Return a name for each value: of paths, what is left without the parts that all of them share.
+
+    Equal values have one name, that of the first, as 0 and 0.0.
+    """
+    found: list[Any] = []
+    found.extend(value for value in values if value not in found)
+    texts = list(dict.fromkeys(map(str, found)))
     if len(texts) == 1 or not any("/" in text for text in texts):
-        return {text: text for text in texts}
+        return [(value, str(value)) for value in found]
     parts = [re.split("([/-])", text) for text in texts]
     spare = min(map(len, parts)) - 1  # each keeps a part
     first = min(_shared(parts), spare)
     last = min(_shared([one[::-1] for one in parts]), spare - first)
-    return {text: "".join(one[first : len(one) - last]) for text, one in zip(texts, parts, strict=True)}
+    short = {text: "".join(one[first : len(one) - last]) for text, one in zip(texts, parts, strict=True)}
+    return [(value, short[str(value)]) for value in found]
 
 
 def _shared(texts: Sequence[Sequence[str]]) -> int:
@@ -140,11 +164,23 @@ def _shared(texts: Sequence[Sequence[str]]) -> int:
     return sum(1 for _ in takewhile(lambda same: len(set(same)) == 1, zip(*texts, strict=False)))
 
 
-def _named(record: RunRecord, own: Mapping[str, Any], short: Mapping[str, Mapping[str, str]]) -> RunRecord:
-    """Return the record with the run's values of some keys in the name of its arm; the baseline has no penalty's."""
-    keys = [key for key in short if key in own and not (record.regularizer == BASELINE and key.startswith(_OF_ARM))]
-    values = [f"{key.rpartition('.')[2]}={short[key][str(own[key])]}" for key in keys]
-    return replace(record, regularizer=" ".join([record.regularizer, *values]))
+def _run(
+    folder: Path, own: dict[str, Any] | None, short: Mapping[str, Names], of_arm: Mapping[str, Names]
+) -> GatheredRun:
+    """Return the run in a folder, with values in the name of its arm; the baseline has none of a penalty."""
+    record = record_of(folder)
+
+    def named(keys: Mapping[str, Names]) -> str:
+        parts = [
+            f"{key.rpartition('.')[2]}={name}"
+            for key, names in keys.items()
+            if own is not None and key in own and not (record.regularizer == BASELINE and key.startswith(OF_ARM))
+            for value, name in names
+            if value == own[key]
+        ]
+        return " ".join([record.regularizer, *parts])
+
+    return GatheredRun(folder, replace(record, regularizer=named(short)), named(of_arm), own)
 
 
 def experiment_of(folders: Sequence[Path]) -> str:
@@ -158,26 +194,14 @@ def _same(first: RunRecord, second: RunRecord) -> bool:
     return replace(first, step_ms=None) == replace(second, step_ms=None)
 
 
-def _check_alike(
-    arms: Mapping[Path, str], configurations: Mapping[Path, dict[str, Any] | None], by: Sequence[str]
-) -> None:
+def _check_alike(runs: Sequence[GatheredRun], by: Sequence[str]) -> None:
     """Reject runs of an arm that differ in more than the seed, and arms that differ in more than what makes one."""
-    by_arm: dict[str, tuple[Path, dict[str, Any]]] = {}
-    first: tuple[Path, dict[str, Any]] | None = None
-    settings = {setting.split("=")[0] for folder in arms for setting in label_of(folder).settings}.union(by)
-    for folder, arm in arms.items():
-        own = configurations[folder]
-        if own is None:
+    by_arm: dict[str, GatheredRun] = {}
+    first: GatheredRun | None = None
+    settings = {setting.split("=")[0] for run in runs for setting in label_of(run.folder).settings}.union(by)
+    for run in runs:
+        if run.configuration is None:
             continue  # failed before it began
-        own = {key: value for key, value in own.items() if key not in _OF_SEED_AND_PLACE}
-        _check_equal(by_arm.setdefault(arm, (folder, own)), (folder, own))
-        shared = {key: own[key] for key in own if key not in settings and not key.startswith(_OF_ARM)}
-        first = first or (folder, shared)
-        _check_equal(first, (folder, shared))
-
-
-def _check_equal(first: tuple[Path, dict[str, Any]], other: tuple[Path, dict[str, Any]]) -> None:
-    differing = [key for key in {**first[1], **other[1]} if first[1].get(key) != other[1].get(key)]
-    if differing:
-        shown = ", ".join(f"{key} ({first[1].get(key)} and {other[1].get(key)})" for key in differing[:5])
-        raise ConfigurationError(f"{first[0]} and {other[0]} cannot be compared: they differ in {shown}")
+        check_equal(by_arm.setdefault(run.record.regularizer, run), run)
+        first = first or run
+        check_equal(first, run, besides=settings, beginnings=OF_ARM)

@@ -116,6 +116,11 @@ def run_measures(run: RunRecord, target: float | None) -> dict[str, float | None
     return found
 
 
+def accuracy_of(run: RunRecord) -> float | None:
+    """Return the measure that decides, in percent; None for a failed run and where nothing was tested."""
+    return run_measures(run, None)[METRIC] if failure_of(run) is None else None
+
+
 def common_target(finished: Iterable[RunRecord]) -> float | None:
     """Return the lowest of the runs' best validation accuracies; None where nothing was validated."""
     best = [max(numbers(epoch.values.get("val_accuracy") for epoch in run.history), default=None) for run in finished]

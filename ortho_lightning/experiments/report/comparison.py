@@ -14,7 +14,7 @@ from ortho_lightning.experiments.comparison.run_folder import commits_of, label_
 from ortho_lightning.experiments.comparison.statistics import summarize
 from ortho_lightning.experiments.comparison.step_costs import StepCost, StepCosts
 from ortho_lightning.experiments.comparison.summary import Summary
-from ortho_lightning.experiments.report import findings
+from ortho_lightning.experiments.report import factors, findings
 from ortho_lightning.experiments.report.chance import at_chance
 
 CONFIDENCE = 0.95
@@ -58,54 +58,48 @@ class Comparison:
     summary: Summary
     costs: Mapping[str, StepCost] = field(default_factory=dict)
     factorial: Factorial | None = None
+    replacements: Sequence[Replacement] = ()
 
     @classmethod
-    def of(
-        cls, found: ComparedRuns, baseline: str, target: float | None = None, factors: Sequence[str] = ()
-    ) -> Comparison:
+    def of(cls, found: ComparedRuns, target: float | None) -> Comparison:
         """Summarize runs, with the costs measured in the comparison's folder.
 
         Args:
             found: the runs.
-            baseline: the arm that the others are compared with.
             target: the validation accuracy, in [0, 1], to which epochs are counted; None: one that every run reaches.
-            factors: keys of the configuration that the runs of each arm switch on and off.
         """
         arms = list(dict.fromkeys(record.regularizer for record in found.records))
-        measured = StepCosts.of(found.folder).relative_to(baseline)
+        measured = StepCosts.of(found.folder).relative_to(found.baseline)
         labels = [label_of(folder) for folder in found.folders]
         settings = ComparisonSettings(
             experiment=found.experiment,
             command=command_line(found.overrides),
             regularizers=arms,
             seeds=sorted({record.seed for record in found.records}),
-            baseline=baseline,
+            baseline=found.baseline,
             target=target,
             tuned={str(label.regularizer): label.settings for label in labels if label.settings},
             commits=commits_of(found.folders),
             machine=measured.machine,
         )
-        summary = summarize(found.records, baseline=baseline, confidence=CONFIDENCE, target=target)
+        summary = summarize(found.records, baseline=found.baseline, confidence=CONFIDENCE, target=target)
         costs = {arm: cost for arm, cost in measured.arms.items() if arm in arms}
-        plain = baseline.partition(" ")[0]  # without the values that sweeps and factors add
-        factorial = Factorial.of(found.folders, factors, plain, CONFIDENCE) if factors else None
-        return cls(settings, found.records, summary, costs, factorial)
-
-    @property
-    def replacements(self) -> list[Replacement]:
-        """What each arm brings in place of each factor; nothing without factors."""
-        return [] if self.factorial is None else self.factorial.replacements()
+        replaced = [] if found.factorial is None else found.factorial.replacements(CONFIDENCE)
+        return cls(settings, found.records, summary, costs, found.factorial, replaced)
 
     @property
     def sentence(self) -> str:
-        """The result in one sentence, after a warning if no arm is above chance."""
+        """The result in one sentence, or one for each factor, after a warning if no arm is above chance."""
         warning = at_chance(self.runs, self.summary.confidence)
-        return " ".join(filter(None, [warning, findings.sentence(self.summary)]))
+        plain = "" if self.factorial is None else self.factorial.baseline
+        found = [*factors.sentences(self.replacements, plain)] or [findings.sentence(self.summary)]
+        return " ".join(filter(None, [warning, *found]))
 
     @property
     def notes(self) -> list[str]:
         """The limits of the summary that a reader must know."""
-        return findings.notes(self.summary, self.runs, self.settings.baseline)
+        own = [] if self.factorial is None else factors.notes(self.factorial)
+        return [*own, *findings.notes(self.summary, self.runs, self.settings.baseline)]
 
     def to_json(self) -> dict[str, Any]:
         """Return what ``results.json`` holds."""
@@ -114,5 +108,5 @@ class Comparison:
             "runs": [run.to_json() for run in self.runs],
             "summary": {**self.summary.to_json(), "sentence": self.sentence, "notes": self.notes},
             "costs": {arm: asdict(cost) for arm, cost in self.costs.items()},
-            "replacements": [asdict(one) for one in self.replacements],
+            "replacements": [one.to_json() for one in self.replacements],
         }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from ortho_lightning.experiments.comparison.gather import ComparedRuns
@@ -10,27 +9,24 @@ from ortho_lightning.experiments.comparison.measures import failure_of, finite, 
 from ortho_lightning.experiments.comparison.run_folder import RESULTS
 from ortho_lightning.experiments.report.angles import compared_angles_png
 from ortho_lightning.experiments.report.comparison import Comparison
-from ortho_lightning.experiments.report.figures import accuracy_png, factors_png
+from ortho_lightning.experiments.report.factors import factors_png
+from ortho_lightning.experiments.report.figures import accuracy_png
 from ortho_lightning.experiments.report.markdown import markdown
 from ortho_lightning.experiments.report.page import page
 from ortho_lightning.files import whole_file, write_csv, write_json, write_text
 
 
-def write_comparison(
-    found: ComparedRuns, baseline: str, target: float | None = None, factors: Sequence[str] = ()
-) -> Comparison:
+def write_comparison(found: ComparedRuns, target: float | None) -> Comparison:
     """Write ``results.json`` and the report of a comparison into its folder.
 
     Args:
         found: the runs.
-        baseline: the arm that the others are compared with.
         target: the validation accuracy, in [0, 1], to which epochs are counted; None: one that every run reaches.
-        factors: keys of the configuration that the runs of each arm switch on and off.
 
     Returns:
         What was written.
     """
-    comparison = Comparison.of(found, baseline, target, factors)
+    comparison = Comparison.of(found, target)
     write_json(found.folder / RESULTS, comparison.to_json())
     write_report(found.folder, comparison)
     return comparison
@@ -52,7 +48,7 @@ def write_report(folder: Path, comparison: Comparison) -> None:
     figures = {
         "accuracy.png": accuracy_png(comparison),
         "angles.png": compared_angles_png(comparison.summary),
-        "factors.png": factors_png(comparison),
+        "factors.png": factors_png(comparison.replacements),
     }
     for name, figure in figures.items():
         if figure is None:

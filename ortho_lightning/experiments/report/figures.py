@@ -6,8 +6,9 @@ is room. Arms differ by colour, by line and by marker.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -15,20 +16,13 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from ortho_lightning.experiments.common.records import RunRecord
-from ortho_lightning.experiments.comparison.factorial import Replacement
-from ortho_lightning.experiments.comparison.measures import METRIC, failure_of, finite, run_measures
+from ortho_lightning.experiments.comparison.measures import accuracy_of, failure_of, finite
 from ortho_lightning.experiments.report.comparison import Comparison
+from ortho_lightning.experiments.report.panel import HEIGHT, WIDTH, Drawer, Panel, side_by_side
 from ortho_lightning.experiments.report.style import Style, Theme, short, styles
-from ortho_lightning.experiments.report.svg import FigureDrawer, SvgFigure, png
+from ortho_lightning.experiments.report.svg import SvgFigure, png
 
-_SIZE = (4.3, 3.0)  # inches; 413 pixels of a page in width
-
-_FACTOR_WIDTH = 3.0  # inches of each panel about a factor
-
-_DIFFERENCES = "Difference of every seed"
 _LONG = 26  # characters of a name where there is room
-
-Drawer = Callable[[Axes, Theme], None]
 
 
 @dataclass(frozen=True)
@@ -39,55 +33,39 @@ class Curve:
         value: its name in the history of a run.
         title: of the figure.
         label: of its axis.
-        factor: from the history's unit to the label's.
+        scale: from the history's unit to the label's.
         random: whether random directions have the value 1.
     """
 
     value: str
     title: str
     label: str
-    factor: float = 1.0
+    scale: float = 1.0
     random: bool = False
 
 
+ACCURACY = Curve("val_accuracy", "Validation accuracy", "validation accuracy (%)", scale=100.0)
 CURVES = (
-    Curve("val_accuracy", "Validation accuracy", "validation accuracy (%)", factor=100.0),
+    ACCURACY,
     Curve("train_loss", "Training loss", "loss"),
     Curve("spread_ratio", "Filter angle std / random", "std / that of random directions", random=True),
     Curve("response_angle_std", "Response angle std", "standard deviation (degrees)"),
 )
 
 
-@dataclass(frozen=True)
-class Panel:
-    """Axes of a figure.
-
-    Args:
-        title: what it shows, in a few words.
-        alt: what it shows, in a sentence.
-        draw: draws it.
-        left: where the axes begin, as a share of the panel's width: a layout engine takes half the time.
-    """
-
-    title: str
-    alt: str
-    draw: Drawer
-    left: float
-
-
 def result_figures(comparison: Comparison) -> Iterator[SvgFigure]:
-    """Draw the differences of every seed, the curves over epochs and the factors; those for which there is data."""
-    for panel in [*_panels(comparison), *_factor_panels(comparison)]:
-        yield SvgFigure.drawn(panel.title, panel.alt, _side_by_side([panel]), _SIZE)
+    """Draw the differences of every seed, and the curves over epochs; those for which there is data."""
+    for panel in chain(_difference_panel(comparison), _curve_panels(comparison, CURVES)):
+        yield panel.svg()
 
 
 def accuracy_png(comparison: Comparison) -> bytes | None:
     """Draw the differences of every seed beside the validation accuracy as a PNG on white; None without data."""
-    panels = [panel for panel in _panels(comparison) if panel.title in (_DIFFERENCES, CURVES[0].title)]
+    panels = [*_difference_panel(comparison), *_curve_panels(comparison, (ACCURACY,))]
     if not panels:
         return None
     drawn = styles(comparison.summary.arm_names, comparison.summary.baseline)
-    draw_panels = _side_by_side(panels)
+    draw_panels = side_by_side(panels)
 
     def draw(figure: Figure, theme: Theme) -> None:
         draw_panels(figure, theme)
@@ -97,56 +75,23 @@ def accuracy_png(comparison: Comparison) -> bytes | None:
         ]
         figure.axes[-1].legend(handles=keys, loc="lower right", frameon=False)
 
-    return png(draw, (_SIZE[0] * len(panels), _SIZE[1]))
+    return png(draw, (WIDTH * len(panels), HEIGHT))
 
 
-def factors_png(comparison: Comparison) -> bytes | None:
-    """Draw what the arms bring in place of each factor as a PNG on white; None without factors."""
-    panels = list(_factor_panels(comparison))
-    return png(_side_by_side(panels), (_FACTOR_WIDTH * len(panels), _SIZE[1])) if panels else None
-
-
-def _factor_panels(comparison: Comparison) -> Iterator[Panel]:
-    found = comparison.replacements
-    drawn = styles(list(dict.fromkeys(one.arm for one in found)), None)
-    for factor in dict.fromkeys(one.factor for one in found):
-        yield Panel(
-            f"In place of {factor}",
-            f"What {factor} alone and each arm alone add to the test accuracy, with intervals",
-            _factor_drawer(factor, [one for one in found if one.factor == factor], drawn),
-            left=0.33,
-        )
-
-
-def _factor_drawer(factor: str, rows: Sequence[Replacement], drawn: Mapping[str, Style]) -> Drawer:
-    effects = {factor: rows[0].brings, **{one.arm: one.gains for one in rows}}
-
-    def draw(axis: Axes, theme: Theme) -> None:
-        for place, (name, one) in enumerate(effects.items()):
-            style = drawn.get(name, Style(None))
-            colour = style.colour(theme)
-            if one.low_holm is not None and one.high_holm is not None:
-                axis.plot([one.low_holm, one.high_holm], [place] * 2, color=colour, linewidth=2)
-            axis.plot(one.mean, place, style.marker, color=colour, markersize=6)
-        axis.axvline(0, color=theme.text, linewidth=0.8, linestyle=":")
-        axis.set_yticks(range(len(effects)), [short(name) for name in effects])
-        axis.set_ylim(len(effects) - 0.5, -0.5)
-        axis.grid(axis="x", linewidth=0.5)
-        axis.set_xlabel("gain over neither (points)")
-
-    return draw
-
-
-def _panels(comparison: Comparison) -> Iterator[Panel]:
+def _difference_panel(comparison: Comparison) -> Iterator[Panel]:
     summary = comparison.summary
     if any(arm.difference for arm in summary.arms):
         yield Panel(
-            _DIFFERENCES,
+            "Difference of every seed",
             f"Test accuracy minus that of {summary.baseline}, one mark per seed, with mean and interval, by arm",
             lambda axis, theme: _draw_differences(axis, theme, comparison),
             left=0.31,
         )
-    for curve in CURVES:
+
+
+def _curve_panels(comparison: Comparison, curves: Sequence[Curve]) -> Iterator[Panel]:
+    summary = comparison.summary
+    for curve in curves:
         values = _values(comparison.runs, curve)
         if values:
             yield Panel(
@@ -156,18 +101,6 @@ def _panels(comparison: Comparison) -> Iterator[Panel]:
                 _curve_drawer(curve, values, styles(summary.arm_names, summary.baseline)),
                 left=0.15,
             )
-
-
-def _side_by_side(panels: Sequence[Panel]) -> FigureDrawer:
-    def draw(figure: Figure, theme: Theme) -> None:
-        width = 1 / len(panels)
-        for place, panel in enumerate(panels):
-            axis = figure.add_axes(((place + panel.left) * width, 0.16, (0.97 - panel.left) * width, 0.81))
-            axis.set_facecolor("none")
-            axis.spines[["top", "right"]].set_visible(False)
-            panel.draw(axis, theme)
-
-    return draw
 
 
 def _draw_differences(axis: Axes, theme: Theme, comparison: Comparison) -> None:
@@ -201,7 +134,7 @@ def _accuracies(runs: Sequence[RunRecord]) -> dict[str, dict[int, float]]:
     """Test accuracy in percent by arm and seed, of the finished runs."""
     found: dict[str, dict[int, float]] = {}
     for run in runs:
-        accuracy = run_measures(run, None)[METRIC] if failure_of(run) is None else None
+        accuracy = accuracy_of(run)
         if accuracy is not None:
             found.setdefault(run.regularizer, {})[run.seed] = accuracy
     return found
@@ -215,7 +148,7 @@ def _values(runs: Sequence[RunRecord], curve: Curve) -> dict[str, dict[int, list
             value = finite(epoch.values.get(curve.value))
             if value is not None:
                 of_arm = found.setdefault(run.regularizer, {})
-                of_arm.setdefault(epoch.epoch + 1, []).append(curve.factor * value)
+                of_arm.setdefault(epoch.epoch + 1, []).append(curve.scale * value)
     return {arm: dict(sorted(of_arm.items())) for arm, of_arm in found.items()}
 
 

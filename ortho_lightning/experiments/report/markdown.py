@@ -7,7 +7,7 @@ import html
 from ortho_lightning.experiments.report import tables
 from ortho_lightning.experiments.report.comparison import Comparison
 from ortho_lightning.experiments.report.settings import settings_table, title
-from ortho_lightning.experiments.report.tables import Table
+from ortho_lightning.experiments.report.table import Table
 from ortho_lightning.tables import markdown_table
 
 

@@ -12,7 +12,7 @@ import jinja2
 from markupsafe import Markup, escape
 
 from ortho_lightning.experiments.comparison.summary import Summary
-from ortho_lightning.experiments.report import angles, figures, tables
+from ortho_lightning.experiments.report import angles, factors, figures, tables
 from ortho_lightning.experiments.report.comparison import Comparison
 from ortho_lightning.experiments.report.settings import settings_table, title
 from ortho_lightning.experiments.report.style import DARK, LIGHT, styles
@@ -45,6 +45,7 @@ def page(comparison: Comparison) -> str:
         tables={table.name: table for table in tables.all_tables(comparison)},
         settings_table=settings_table(comparison),
         results=list(figures.result_figures(comparison)),
+        factors=[panel.svg() for panel in factors.panels(comparison.replacements)],
         compared=list(angles.compared_angles(summary)),
         layers=list(angles.layer_angles(summary)),
         layer_count=len(summary.layers),

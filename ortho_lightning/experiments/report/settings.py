@@ -9,7 +9,7 @@ from typing import Any
 from ortho_lightning.experiments.common.nested import flat
 from ortho_lightning.experiments.report.comparison import Comparison
 from ortho_lightning.experiments.report.findings import listed
-from ortho_lightning.experiments.report.tables import MISSING, Table
+from ortho_lightning.experiments.report.table import MISSING, Table
 
 _NAMED = 6  # arms that a title has room for
 _TOLD_APART = ("command", "commits")  # settings that have a place of their own

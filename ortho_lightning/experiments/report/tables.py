@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ortho_lightning.experiments.comparison.inference import FEWEST, Estimate
 from ortho_lightning.experiments.comparison.summary import (
@@ -13,21 +13,10 @@ from ortho_lightning.experiments.comparison.summary import (
     LayerSummary,
     SeedDeviation,
 )
+from ortho_lightning.experiments.report import factors
 from ortho_lightning.experiments.report.comparison import Comparison
 from ortho_lightning.experiments.report.findings import FEW
-
-MISSING = "-"
-
-
-@dataclass(frozen=True)
-class Table:
-    """Cells as text; the first of each row names it."""
-
-    name: str
-    title: str
-    headings: list[str]
-    rows: list[list[str]]
-    legend: list[str] = field(default_factory=list)
+from ortho_lightning.experiments.report.table import MISSING, Table, estimate, interval, number, p_value
 
 
 @dataclass(frozen=True)
@@ -48,21 +37,14 @@ class LayerColumn:
 
 def all_tables(comparison: Comparison) -> Iterator[Table]:
     """Return every table of the report that has rows, in the order of the report."""
-    for make in (main, differences, replacements, combinations, others, costs, robustness, more, layers, failures):
-        table = make(comparison)
-        if table.rows:
-            yield table
-
-
-def number(value: float | None, digits: int = 2, sign: str = "") -> str:
-    """Return a rounded number."""
-    return MISSING if value is None else f"{value:{sign}.{digits}f}"
-
-
-def interval(value: float | None, low: float | None, high: float | None, digits: int = 2, sign: str = "") -> str:
-    """Return a number and its interval: ``"75.20 [74.90, 75.50]"``; without brackets where there is no interval."""
-    text = number(value, digits, sign)
-    return text if low is None else f"{text} [{number(low, digits, sign)}, {number(high, digits, sign)}]"
+    makers = (others, costs, robustness, more, layers, failures)
+    tables = [
+        main(comparison),
+        differences(comparison),
+        *_of_factors(comparison),
+        *(make(comparison) for make in makers),
+    ]
+    yield from (table for table in tables if table.rows)
 
 
 def main(comparison: Comparison) -> Table:
@@ -82,7 +64,7 @@ def _main_columns(comparison: Comparison) -> list[ArmColumn]:
         ArmColumn("seeds", _seeds),
         _with_interval("test_accuracy", "test accuracy (%)"),
         ArmColumn("difference (points)" if to is None else f"difference to {to} (points)", _corrected),
-        ArmColumn("p (Holm)", lambda arm: MISSING if arm.difference is None else _p(arm.difference.p_holm)),
+        ArmColumn("p (Holm)", lambda arm: MISSING if arm.difference is None else p_value(arm.difference.p_holm)),
         *([step_time] if ratios else []),
         _mean("angle_std", "filter angle std (deg)"),
         _mean("response_angle_std", "response angle std (deg)"),
@@ -139,51 +121,21 @@ def _difference_row(arm: str, one: Difference) -> list[str]:
         str(one.n),
         interval(one.mean, one.low, one.high, sign="+"),
         corrected or MISSING,
-        _p(one.p),
-        _p(one.p_holm),
+        p_value(one.p),
+        p_value(one.p_holm),
         number(one.detectable),
     ]
 
 
-def replacements(comparison: Comparison) -> Table:
-    """Return what each arm brings in place of each factor, one row per factor and arm."""
-    rows = [
-        [
-            one.factor,
-            one.arm,
-            str(one.gains.n),
-            *(
-                interval(effect.mean, effect.low_holm, effect.high_holm, sign="+")
-                for effect in (one.brings, one.gains, one.instead, one.beside)
-            ),
-        ]
-        for one in comparison.replacements
+def _of_factors(comparison: Comparison) -> list[Table]:
+    """The tables about factors; none without them."""
+    factorial, confidence = comparison.factorial, comparison.summary.confidence
+    if factorial is None:
+        return []
+    return [
+        factors.replacements(comparison.replacements, factorial.baseline, confidence),
+        factors.combinations(factorial, confidence),
     ]
-    effects = ["factor alone", "arm alone", "arm instead of the factor", "arm beside the factor"]
-    legend = [
-        "In points of test accuracy, each the mean over the combinations of the other factors and paired by seed. "
-        "Factor alone: with the factor minus without it, both without a penalty. Arm alone: with the arm minus without "
-        "it, both without the factor. Arm instead of the factor: the arm alone minus the factor alone. Arm beside the "
-        "factor: both minus the factor alone. The intervals are corrected by Holm, those of the factors for their "
-        "number, the others for all rows of the column."
-    ]
-    return Table("replacements", "In place of other regularizers", ["factor", "arm", "seeds", *effects], rows, legend)
-
-
-def combinations(comparison: Comparison) -> Table:
-    """Return the accuracies of a factorial, one row per combination of the factors and one column per arm."""
-    factorial = comparison.factorial
-    arms = [] if factorial is None else list(factorial.accuracies)
-    rows = (
-        []
-        if factorial is None
-        else [
-            [factorial.name(cell), *(_estimate(factorial.accuracy(arm, cell)) for arm in arms)]
-            for cell in factorial.cells
-        ]
-    )
-    legend = ["Test accuracy in percent with its interval over seeds."]
-    return Table("combinations", "Every combination of the factors", ["factors", *arms], rows, legend)
 
 
 _OTHERS = {
@@ -235,8 +187,8 @@ def robustness(comparison: Comparison) -> Table:
 
 _MORE = (
     ArmColumn("arm", lambda arm: arm.arm),
-    ArmColumn("validation accuracy (%)", lambda arm: _estimate(arm.measures["val_accuracy"])),
-    ArmColumn("best epoch", lambda arm: _estimate(arm.measures["best_epoch"], 1)),
+    ArmColumn("validation accuracy (%)", lambda arm: estimate(arm.measures["val_accuracy"])),
+    ArmColumn("best epoch", lambda arm: estimate(arm.measures["best_epoch"], 1)),
     ArmColumn("penalty", lambda arm: _penalty(arm.measures["penalty"])),
     ArmColumn("std between seeds / baseline's", lambda arm: _ratio(arm.deviation)),
 )
@@ -288,15 +240,11 @@ def failures(comparison: Comparison) -> Table:
 
 
 def _with_interval(name: str, heading: str) -> ArmColumn:
-    return ArmColumn(heading, lambda arm: _estimate(arm.measures[name]))
+    return ArmColumn(heading, lambda arm: estimate(arm.measures[name]))
 
 
 def _mean(name: str, heading: str, digits: int = 2) -> ArmColumn:
     return ArmColumn(heading, lambda arm: number(arm.measures[name].mean, digits))
-
-
-def _estimate(one: Estimate, digits: int = 2) -> str:
-    return interval(one.mean, one.low, one.high, digits)
 
 
 def _corrected(arm: ArmSummary) -> str:
@@ -318,9 +266,3 @@ def _penalty(one: Estimate) -> str:
 
 def _seeds(arm: ArmSummary) -> str:
     return f"{arm.finished} of {arm.runs}" if arm.failed else str(arm.finished)
-
-
-def _p(p: float | None) -> str:
-    if p is None:
-        return MISSING
-    return "below 0.001" if p < 0.001 else f"{p:.3f}"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from ortho_lightning.experiments.comparison.summary import ArmSummary
 from ortho_lightning.experiments.report.comparison import Comparison
-from ortho_lightning.experiments.report.tables import number
+from ortho_lightning.experiments.report.table import number
 from ortho_lightning.tables import markdown_table
 
 _KINDS = {"filter": "angle_std", "response": "response_angle_std"}

@@ -16,10 +16,11 @@ from ortho_lightning.experiments.comparison.factorial import Factor, Factorial
 from ortho_lightning.experiments.comparison.step_costs import StepCost
 from ortho_lightning.experiments.report.angles import MOST_LAYERS, shown_layers
 from ortho_lightning.experiments.report.documents import flat_runs, write_report
+from ortho_lightning.experiments.report.factors import panels
 from ortho_lightning.experiments.report.markdown import as_markdown
 from ortho_lightning.experiments.report.panels import coarser
 from ortho_lightning.experiments.report.settings import title
-from ortho_lightning.experiments.report.style import short, styles
+from ortho_lightning.experiments.report.style import LIGHT, short, styles
 from ortho_lightning.experiments.report.tables import all_tables, main
 from tests.experiments.synthetic import ARMS, comparison, full, run, scores
 
@@ -260,23 +261,39 @@ def with_factors(content):
         "lsh": {(False,): {0: 51.4, 1: 52.6, 2: 54.0}, (True,): {0: 51.0, 1: 52.0, 2: 53.5}},
     }
     decay = Factor.of("model.optimizer.weight_decay", [0.0, 0.005])
-    return replace(content, factorial=Factorial([decay], accuracies, "none", 0.95))
+    factorial = Factorial([decay], accuracies, "none")
+    return replace(content, factorial=factorial, replacements=factorial.replacements(0.95))
 
 
 def test_a_factorial_has_a_table_and_a_figure_of_its_own(content, tmp_path):
     page, markdown = written(with_factors(content), tmp_path)
     (row,) = page.tables["replacements"][1:]
     assert row[:3] == ["weight_decay", "lsh", "3"]
-    means = [float(cell.split(" [")[0]) for cell in row[3:]]
-    assert means == [2.0, 1.5, -0.5, -1.0]
+    assert [cell.split(" [")[0] for cell in row[3:]] == ["+2.00", "+1.50", "75%", "-0.50", "-1.00"]
+    assert any(text.startswith("weight_decay brings none +2.00 points (corrected interval") for text in page.texts)
     assert page.tables["combinations"][0] == ["factors", "none", "lsh"]
     assert [row[0] for row in page.tables["combinations"][1:]] == ["weight_decay=0.0", "weight_decay=0.005"]
     assert page.tables["combinations"][1][1].startswith("51.17 [")
     assert "In place of weight_decay" in page.texts
-    (table,) = [rows for rows in markdown_tables(markdown).values() if "factor alone" in rows[0]]
+    (table,) = [rows for rows in markdown_tables(markdown).values() if "share of the factor" in rows[0]]
     assert table[-1] == row
-    assert plt.imread(tmp_path / "factors.png")[0, 0].tolist() == [1.0, 1.0, 1.0, 1.0]
+    assert (tmp_path / "factors.png").is_file()
+    write_report(tmp_path, content)
+    assert not (tmp_path / "factors.png").exists()
     assert json.loads(json.dumps(with_factors(content).to_json()))["replacements"][0]["factor"] == "weight_decay"
+
+
+def test_the_panel_of_a_factor_shows_its_effect_and_the_gains_without_it(content):
+    found = with_factors(content).replacements
+    (panel,) = panels(found)
+    axis = plt.figure().add_subplot()
+    panel.draw(axis, LIGHT)
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["weight_decay", "lsh"]
+    drawn = [line.get_xdata() for line in axis.lines]
+    for one in (found[0].brings, found[0].gains):
+        assert any(list(ends) == [one.low_holm, one.high_holm] for ends in drawn)
+        assert any(list(mean) == [one.mean] for mean in drawn)
+    plt.close("all")
 
 
 def test_the_csv_has_a_row_a_run(content, folder):
