@@ -72,6 +72,7 @@ def _main_columns(comparison: Comparison) -> list[ArmColumn]:
         _mean("epochs_to_target", "epochs to target" if target is None else f"epochs to {100 * target:.2f}%", 1),
         ArmColumn("std between seeds (points)", lambda arm: _deviation(arm.deviation)),
         _mean("angle_mean", "filter angle mean (deg)"),
+        _mean("response_angle_mean", "response angle mean (deg)"),
         _mean("spread_ratio", "filter angle std / random"),
         _mean("max_abs_cos", "largest abs cos", 3),
     ]
