@@ -74,17 +74,45 @@ def std_interval(std: float, n: int, confidence: float) -> tuple[float, float]:
     return low, high
 
 
-def std_ratio_interval(std: float, n: int, other: float, other_n: int, confidence: float) -> tuple[float, float]:
-    """Return the F interval of the ratio of two standard deviations, of ``std`` to ``other``.
+def paired_std_ratio_interval(
+    first: Sequence[float], second: Sequence[float], confidence: float
+) -> tuple[float, float] | None:
+    r"""Return the interval of the ratio of two standard deviations, of the first to the second, from pairs.
 
-    It takes the two samples for independent. Arms that share seeds are often positively correlated, and then the
-    interval is wider than it needs to be.
+    It belongs to the test of Pitman (1939) and Morgan (1939), for pairs from a bivariate normal distribution: with the
+    ratio :math:`f` of the variances, the correlation :math:`r` and Student's :math:`t` with :math:`n - 2` degrees of
+    freedom, the ends are the roots of :math:`f (K \pm \sqrt{K^2 - 1})`, :math:`K = 1 + 2 (1 - r^2) t^2 / (n - 2)`.
+
+    Args:
+        first: 3 or more finite numbers, not all equal.
+        second: their partners, not all equal either.
+        confidence: of the interval, in (0, 1).
+
+    Returns:
+        The ends; None for pairs that lie on a line, which leave nothing to estimate from.
     """
-    tail = (1 - confidence) / 2
-    low, high = (
-        std / other / math.sqrt(float(stats.f.isf(q, n - 1, other_n - 1))) for q in (tail, 1 - tail)
-    )  # fmt: skip
-    return low, high
+    unexplained = 1 - statistics.correlation(first, second) ** 2
+    if unexplained <= _ROUNDING:
+        return None
+    freedom = len(first) - 2
+    t = float(stats.t.isf((1 - confidence) / 2, freedom))
+    k = 1 + 2 * unexplained * t**2 / freedom
+    ratio, wide = statistics.stdev(first) / statistics.stdev(second), math.sqrt(k + math.sqrt(k**2 - 1))
+    return ratio / wide, ratio * wide
+
+
+def paired_std_p(first: Sequence[float], second: Sequence[float]) -> float:
+    """Return the two-sided p of the test of Pitman and Morgan that two standard deviations are equal, from pairs.
+
+    It is the test that sums and differences of the pairs are not correlated.
+
+    Args:
+        first: 3 or more finite numbers.
+        second: their partners, which do not lie on a line with them.
+    """
+    sums = [one + other for one, other in zip(first, second, strict=True)]
+    differences = [one - other for one, other in zip(first, second, strict=True)]
+    return float(stats.pearsonr(sums, differences).pvalue)
 
 
 def paired_p(differences: Sequence[float]) -> float:

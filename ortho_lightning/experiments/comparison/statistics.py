@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from statistics import stdev
 
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.experiments.common.records import LayerRecord, RunRecord
@@ -77,7 +79,8 @@ def summarize(
     described = _described(measured, confidence)
     differences = _differences(measured, METRIC, compared, confidence)
     others = {name: _differences(measured, name, compared, confidence) for name in COMPARED}
-    deviations = _deviations({arm: measures[METRIC] for arm, measures in described.items()}, compared, confidence)
+    accuracies = {arm: measures[METRIC] for arm, measures in described.items()}
+    deviations = _deviations(measured, accuracies, compared, confidence)
     return Summary(
         metric=METRIC,
         baseline=compared,
@@ -131,27 +134,39 @@ def _differences(
 
 def _paired(own: Seeds, other: Seeds, name: str) -> list[float]:
     """The differences of a measure with the seeds that have it in both arms."""
+    return [first - second for first, second in _pairs(own, other, name)]
+
+
+def _pairs(own: Seeds, other: Seeds, name: str) -> list[tuple[float, float]]:
+    """A measure of two arms with the seeds that have it in both."""
     pairs = [(own[seed].get(name), measures.get(name)) for seed, measures in other.items() if seed in own]
-    return [first - second for first, second in pairs if first is not None and second is not None]
+    return [(first, second) for first, second in pairs if first is not None and second is not None]
 
 
 def _deviations(
-    accuracies: Mapping[str, Estimate], baseline: str | None, confidence: float
+    measured: Mapping[str, Seeds], described: Mapping[str, Estimate], baseline: str | None, confidence: float
 ) -> dict[str, SeedDeviation]:
     """The standard deviation of the metric between seeds, by arm, and its ratio to the baseline's."""
     found: dict[str, SeedDeviation] = {}
-    for arm, one in accuracies.items():
+    paired: dict[str, tuple[list[float], list[float]]] = {}
+    for arm, one in described.items():
         if one.std is None:
             continue
-        found[arm] = SeedDeviation(one.std)
-        if one.low is None:
+        ends = (None, None) if one.low is None else inference.std_interval(one.std, one.n, confidence)
+        found[arm] = SeedDeviation(one.std, *ends)
+        if baseline is None or arm == baseline:
             continue
-        low, high = inference.std_interval(one.std, one.n, confidence)
-        found[arm] = SeedDeviation(one.std, low, high)
-        other = accuracies.get(baseline) if baseline is not None and arm != baseline else None
-        if other is not None and other.low is not None and other.std is not None:
-            ends = inference.std_ratio_interval(one.std, one.n, other.std, other.n, confidence)
-            found[arm] = SeedDeviation(one.std, low, high, one.std / other.std, *ends)
+        pairs = _pairs(measured[arm], measured[baseline], METRIC)
+        first, second = [own for own, _ in pairs], [other for _, other in pairs]
+        if all(inference.describe(values, confidence).low is not None for values in (first, second)):
+            found[arm] = replace(found[arm], ratio=stdev(first) / stdev(second))
+            if inference.paired_std_ratio_interval(first, second, confidence) is not None:
+                paired[arm] = (first, second)
+    p_values = [inference.paired_std_p(*both) for both in paired.values()]
+    corrected, levels = inference.holm(p_values, 1 - confidence)
+    for (arm, both), p, p_holm, level in zip(paired.items(), p_values, corrected, levels, strict=True):
+        low, high = inference.paired_std_ratio_interval(*both, 1 - level) or (None, None)
+        found[arm] = replace(found[arm], ratio_low=low, ratio_high=high, p=p, p_holm=p_holm)
     return found
 
 

@@ -36,7 +36,18 @@ class Difference(Estimate):
 
 @dataclass(frozen=True)
 class SeedDeviation:
-    """The standard deviation of the metric between seeds, its ratio to the baseline's, and their intervals."""
+    """The standard deviation of the metric between seeds, and its ratio to the baseline's.
+
+    Args:
+        std: over all seeds of the arm.
+        low: end of its chi-square interval.
+        high: the other end.
+        ratio: to the baseline's, over the seeds that both have.
+        ratio_low: end of the interval of the ratio at the level at which Holm's procedure judges the arm.
+        ratio_high: the other end.
+        p: of the test of Pitman and Morgan for equal standard deviations of pairs.
+        p_holm: the same, corrected by Holm for the number of arms.
+    """
 
     std: float
     low: float | None = None
@@ -44,6 +55,8 @@ class SeedDeviation:
     ratio: float | None = None
     ratio_low: float | None = None
     ratio_high: float | None = None
+    p: float | None = None
+    p_holm: float | None = None
 
 
 @dataclass(frozen=True)

@@ -163,24 +163,22 @@ def _about_numbers(arms: Arms) -> Iterator[str]:
 
 
 def _about_deviations(summary: Summary) -> Iterator[str]:
-    confidence = f"{100 * summary.confidence:g}% interval"
+    tests = sum(arm.deviation is not None and arm.deviation.p is not None for arm in summary.arms)
+    confidence = f"{'corrected ' if tests > 1 else ''}{100 * summary.confidence:g}% interval"
     undecided: dict[str, str] = {}
     decided: list[str] = []
     for arm in summary.arms:
         one = arm.deviation
-        if one is None or one.ratio is None or one.ratio_low is None or one.ratio_high is None:
+        if one is None or one.ratio is None or one.p_holm is None:
             continue
         text = (
             f"The standard deviation between seeds of {arm.arm} was {one.ratio:.2f} times that of {summary.baseline} "
-            f"({confidence} {one.ratio_low:.2f} to {one.ratio_high:.2f}, assuming independent arms): "
+            f"({confidence} {one.ratio_low:.2f} to {one.ratio_high:.2f}, {p_text(one.p_holm)}): "
         )
-        if one.ratio_low <= 1 <= one.ratio_high:
-            undecided[arm.arm] = text + "this does not show that either is more stable."
+        if one.p_holm < 1 - summary.confidence:
+            decided.append(text + f"{arm.arm} was {'less' if one.ratio > 1 else 'more'} stable.")
         else:
-            decided.append(
-                text + "this suggests a difference, but it is not corrected for the number of arms, and a few seeds do "
-                "not prove it."
-            )
+            undecided[arm.arm] = text + "this does not show that either is more stable."
     if len(undecided) > MOST_NAMED:
         yield (
             f"Of {len(undecided)} arms the interval of the ratio of the standard deviation between seeds to that of "

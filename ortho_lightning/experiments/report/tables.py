@@ -192,6 +192,7 @@ _MORE = (
     ArmColumn("best epoch", lambda arm: estimate(arm.measures["best_epoch"], 1)),
     ArmColumn("penalty", lambda arm: _penalty(arm.measures["penalty"])),
     ArmColumn("std between seeds / baseline's", lambda arm: _ratio(arm.deviation)),
+    ArmColumn("p (Holm)", lambda arm: MISSING if arm.deviation is None else p_value(arm.deviation.p_holm)),
 )
 
 
@@ -200,8 +201,8 @@ def more(comparison: Comparison) -> Table:
     rows = [[column.cell(arm) for column in _MORE] for arm in comparison.summary.arms]
     legend = [
         "Epochs count from 1. The penalty is that of the last step, before its weight, in each regularizer's own "
-        "units. The interval of the ratio of standard deviations assumes independent arms and is not corrected for "
-        "their number."
+        "units. The ratio of standard deviations is of the seeds that both arms have. Its interval and p value are "
+        "those of the test of Pitman and Morgan for pairs, corrected by Holm for the number of arms."
     ]
     return Table("more", "More measures", [column.heading for column in _MORE], rows, legend)
 

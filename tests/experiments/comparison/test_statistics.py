@@ -60,18 +60,35 @@ def test_spread_interval_by_hand():
     assert high == pytest.approx(2 * math.sqrt(4 / 0.4844185571), rel=1e-9)
 
 
-def test_spread_ratio_interval_covers_and_inverts():
-    low, high = inference.std_ratio_interval(3.0, 6, 2.0, 9, 0.95)
-    assert low < 1.5 < high
-    back = inference.std_ratio_interval(2.0, 9, 3.0, 6, 0.95)
+def pairs(rng, n, scale=1.0, correlation=0.0):
+    """Pairs of normal numbers, the first with ``scale`` times the standard deviation of the second."""
+    first, second = rng.normal(size=(2, n))
+    return scale * (correlation * second + math.sqrt(1 - correlation**2) * first), second
+
+
+def test_the_interval_of_a_paired_ratio_of_deviations_is_where_its_test_does_not_reject():
+    first, second = pairs(np.random.default_rng(3), 9, scale=1.5, correlation=0.7)
+    low, high = inference.paired_std_ratio_interval(first, second, 0.95)
+    assert low < first.std() / second.std() < high
+    for end in (low, high):
+        # at an end of the interval, the test of equal deviations after division by it is just significant
+        assert inference.paired_std_p(first / end, second) == pytest.approx(0.05)
+    back = inference.paired_std_ratio_interval(second, first, 0.95)
     assert back == pytest.approx((1 / high, 1 / low))
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.9])
+def test_the_interval_of_a_paired_ratio_of_deviations_covers_as_often_as_it_says(correlation):
     rng = np.random.default_rng(1)
     inside = 0
     for _ in range(2000):
-        one, other = rng.normal(scale=2.0, size=4).std(ddof=1), rng.normal(scale=1.0, size=7).std(ddof=1)
-        low, high = inference.std_ratio_interval(one, 4, other, 7, 0.9)
+        low, high = inference.paired_std_ratio_interval(*pairs(rng, 5, 2.0, correlation), 0.9)
         inside += low <= 2.0 <= high
     assert abs(inside / 2000 - 0.9) < 4 * math.sqrt(0.9 * 0.1 / 2000)
+
+
+def test_pairs_on_a_line_have_no_interval_of_their_ratio():
+    assert inference.paired_std_ratio_interval([1.0, 2.0, 4.0], [2.0, 4.0, 8.0], 0.95) is None
 
 
 def test_holm_by_hand():
@@ -208,11 +225,34 @@ def test_equal_differences_are_no_proof():
     assert "no interval and no test can be computed" in notes_of(summary)
 
 
+def test_ratios_of_deviations_are_corrected_for_the_number_of_arms_and_paired_by_seed():
+    rng = np.random.default_rng(4)
+    level = rng.normal(70, 1, size=6)
+    arms = {"none": level, "lsh": level + rng.normal(0, 0.3, size=6), "gram": 4 * level + rng.normal(0, 1, size=6)}
+    runs = [run for arm, values in arms.items() for run in scores(arm, [value / 300 for value in values])]
+    found = {arm: arm_of(sound(runs), arm)["spread"] for arm in ("lsh", "gram")}
+    assert found["gram"]["p_holm"] == pytest.approx(2 * found["gram"]["p"])
+    assert found["lsh"]["p_holm"] == found["lsh"]["p"]
+    for arm, one in found.items():
+        assert one["ratio"] == pytest.approx(arms[arm].std() / level.std())
+        assert (one["ratio_low"] <= 1 <= one["ratio_high"]) == (one["p_holm"] >= 0.05)
+    text = " ".join(sound(runs)["notes"])
+    assert "gram was less stable" in text
+
+
+def test_arms_without_a_common_seed_have_no_ratio_of_deviations():
+    other = arm_of(sound(scores("none", NONE) + scores("lsh", LSH, seeds=range(50, 50 + len(LSH)))), "lsh")
+    assert other["spread"]["std"] > 0
+    assert other["spread"]["ratio"] is other["spread"]["p"] is None
+
+
 def test_an_arm_without_spread_has_no_intervals():
     summary = sound(scores("none", [0.5] * 4) + scores("lsh", [0.5, 0.6, 0.55, 0.5]))
     none = arm_of(summary, "none")
     assert none["figures"]["test_accuracy"]["low"] is None
-    assert none["spread"] == dict.fromkeys(("low", "high", "ratio", "ratio_low", "ratio_high")) | {"std": 0.0}
+    assert none["spread"] == dict.fromkeys(("low", "high", "ratio", "ratio_low", "ratio_high", "p", "p_holm")) | {
+        "std": 0.0
+    }
     assert arm_of(summary, "lsh")["spread"]["ratio"] is None
 
 
