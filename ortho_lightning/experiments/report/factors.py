@@ -26,7 +26,8 @@ def sentences(replacements: Sequence[Replacement], baseline: str) -> Iterator[st
             continue
         effect = f"{brings.mean:+.2f} points (corrected interval {brings.low_holm:+.2f} to {brings.high_holm:+.2f})"
         if rows[0].share is None:
-            yield f"{factor} brings {baseline} nothing that was shown, {effect}, so there is nothing to replace."
+            found = "lowers the accuracy of" if (brings.high_holm or 0.0) < 0 else "was not shown to help"
+            yield f"{factor} {found} {baseline}, {effect}, so there is nothing to replace."
             continue
         arms = ", ".join(f"{one.arm} {_gain(one)}" for one in rows)
         yield f"{factor} brings {baseline} {effect}; without it, {arms}."
