@@ -1,4 +1,4 @@
-"""What an arm brings in place of other regularizers, from runs with and without each of them.
+"""The gain of an arm in place of other regularizers, from runs with and without each of them.
 
 A factor is a setting of two values, of which one switches something off, such as a weight decay of 0.0 and 0.005. A
 full factorial has runs of every arm for each combination of values.

@@ -1,4 +1,4 @@
-"""What a report says about factors: sentences, tables and figures of what arms bring in their place."""
+"""Sentences, tables and figures about factors: what they bring, and what arms bring in their place."""
 
 from __future__ import annotations
 
