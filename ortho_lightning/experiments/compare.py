@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig
 
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.experiments.common.cli import command
 from ortho_lightning.experiments.common.invocation import own_overrides, shown
-from ortho_lightning.experiments.common.option_types import check_types, check_value
+from ortho_lightning.experiments.common.option_types import check_types, check_value, is_list_of
 from ortho_lightning.experiments.comparison.arms import compare_arms, is_part
 from ortho_lightning.experiments.comparison.available import check_baseline, expand_arms
 from ortho_lightning.experiments.comparison.gather import gather
@@ -47,7 +47,7 @@ def check(config: DictConfig, overrides: Sequence[str]) -> None:
         check_value(key, config[key], hint)
     check_types(config)
     for key in ("by", "factors"):
-        if config[key] is not None and not _is_list_of_texts(config[key]):
+        if config[key] is not None and not is_list_of(str, config[key]):
             raise ConfigurationError(f"{key}={config[key]}: must be a list of keys, as in {key}=[model.net.norm]")
     if config.jobs < 1 or config.costs < 0:
         raise ConfigurationError(f"jobs={config.jobs}, costs={config.costs}: jobs must be 1 or more, costs 0 or more")
@@ -91,10 +91,6 @@ def main(config: DictConfig) -> None:
         for purpose, line in next_steps(found.folder, own_overrides(), comparison.settings.seeds):
             print(f"\n{purpose}\n  {line}")
     _fail(comparison)
-
-
-def _is_list_of_texts(value: Any) -> bool:
-    return isinstance(value, ListConfig) and all(isinstance(one, str) for one in value)
 
 
 def _show(comparison: Comparison, folder: Path) -> None:

@@ -9,7 +9,7 @@ import typing
 from collections.abc import Iterator
 from typing import Any, Literal, Union
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from ortho_lightning.errors import ConfigurationError
 
@@ -46,6 +46,11 @@ def check_value(key: str, value: Any, hint: Any) -> None:
         members = typing.get_args(hint) if _is_union(hint) else (hint,)
         words = " or ".join(_WORDS.get(one, getattr(one, "__name__", str(one))) for one in members)
         raise ConfigurationError(f"{key}={value}: must be {words}")
+
+
+def is_list_of(kind: type, value: Any) -> bool:
+    """Return whether a value of a configuration is a list of one type; true and false are no integers."""
+    return isinstance(value, ListConfig) and all(type(one) is kind for one in value)
 
 
 def _parts(node: Any, place: str) -> Iterator[tuple[str, dict[str, Any]]]:

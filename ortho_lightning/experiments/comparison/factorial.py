@@ -14,13 +14,13 @@ from typing import Any
 
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.experiments.comparison.differences import corrected_differences
-from ortho_lightning.experiments.comparison.gathered_run import OF_ARM, GatheredRun, check_equal
+from ortho_lightning.experiments.comparison.gathered_run import OF_ARM, GatheredRun, check_equal, distinct
 from ortho_lightning.experiments.comparison.inference import Estimate, describe
 from ortho_lightning.experiments.comparison.measures import accuracy_of
 from ortho_lightning.experiments.comparison.summary import Difference
 
 Cell = tuple[bool, ...]
-"""Whether each factor is on."""
+"""For each factor, true if it is on."""
 Accuracies = Mapping[str, Mapping[Cell, Mapping[int, float]]]
 """Test accuracies in percent by arm, cell and seed."""
 
@@ -46,10 +46,7 @@ class Factor:
         Raises:
             ConfigurationError: unless there are two values, of which one is off.
         """
-        found: list[Any] = []
-        for value in values:
-            if value not in found:
-                found.append(value)
+        found = distinct(values)
         if len(found) != 2 or sum(not value for value in found) != 1:
             raise ConfigurationError(
                 f"factors={key!r}: has the values {found}; a factor has two, one of which is off (null, 0 or false)"
@@ -193,35 +190,31 @@ class Factorial:
     def replacements(self, confidence: float) -> list[Replacement]:
         """Return what each arm other than the baseline brings in place of each factor, without incomplete arms."""
         none, places = self.baseline, range(len(self.factors))
-        arms = [arm for arm in self.accuracies if arm != none and arm not in self.incomplete]
-        tests = list(itertools.product(places, arms))
+        seeds = {arm: found for arm in self.accuracies if arm != none and (found := self.seeds(arm))}
+        tests = list(itertools.product(places, seeds))
+        largest = max(
+            max(of_cell.values(), default=0.0) for of_arm in self.accuracies.values() for of_cell in of_arm.values()
+        )
 
         def paired(place: int, arm: str, first: tuple[str, bool], second: tuple[str, bool]) -> list[float]:
-            return [self._mean(*first, place, seed) - self._mean(*second, place, seed) for seed in self.seeds(arm)]
+            return [self._mean(*first, place, seed) - self._mean(*second, place, seed) for seed in seeds[arm]]
 
-        of_arms: list[Mapping[tuple[int, str], list[float]]] = [
-            {(place, arm): paired(place, arm, (arm, False), (none, False)) for place, arm in tests},
-            {(place, arm): paired(place, arm, (arm, False), (none, True)) for place, arm in tests},
-            {(place, arm): paired(place, arm, (arm, True), (none, True)) for place, arm in tests},
-        ]
-        every = [one for of_arm in self.accuracies.values() for seeds in of_arm.values() for one in seeds.values()]
-        gains, instead, beside = (corrected_differences(one, confidence, max(every)) for one in of_arms)
-        brings = {
-            arm: corrected_differences(
-                {place: paired(place, arm, (none, True), (none, False)) for place in places}, confidence, max(every)
-            )
-            for arm in arms
-        }
+        def of_arms(with_factor: bool, baseline_with_factor: bool) -> dict[tuple[int, str], Difference]:
+            differences = {
+                (place, arm): paired(place, arm, (arm, with_factor), (none, baseline_with_factor))
+                for place, arm in tests
+            }
+            return corrected_differences(differences, confidence, largest)
+
+        def of_factors(arm: str) -> dict[int, Difference]:
+            effects = {place: paired(place, arm, (none, True), (none, False)) for place in places}
+            return corrected_differences(effects, confidence, largest)
+
+        brings = {arm: of_factors(arm) for arm in seeds}
+        gains, instead, beside = of_arms(False, False), of_arms(False, True), of_arms(True, True)
         return [
-            Replacement(
-                self.names[place],
-                arm,
-                brings[arm][place],
-                gains[place, arm],
-                instead[place, arm],
-                beside[place, arm],
-            )
-            for place, arm in tests
+            Replacement(self.names[at], arm, brings[arm][at], gains[at, arm], instead[at, arm], beside[at, arm])
+            for at, arm in tests
         ]
 
     def _mean(self, arm: str, on: bool, place: int, seed: int) -> float:

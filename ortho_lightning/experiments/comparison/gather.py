@@ -16,7 +16,7 @@ from ortho_lightning.experiments.common.records import RunRecord
 from ortho_lightning.experiments.comparison.archive import is_archive, unpack
 from ortho_lightning.experiments.comparison.available import BASELINE, check_baseline
 from ortho_lightning.experiments.comparison.factorial import Factorial
-from ortho_lightning.experiments.comparison.gathered_run import OF_ARM, GatheredRun, check_equal
+from ortho_lightning.experiments.comparison.gathered_run import OF_ARM, GatheredRun, check_equal, distinct
 from ortho_lightning.experiments.comparison.run_folder import configuration_of, label_of, record_of, runs_under
 
 Names = Sequence[tuple[Any, str]]
@@ -109,8 +109,7 @@ def gathered_runs(folders: Sequence[Path], by: Sequence[str] = (), factors: Sequ
         if unknown:
             raise ConfigurationError(f"{option}={unknown[0]!r}: no run has this key in its configuration")
     short = {key: _short(own[key] for own in known if key in own) for key in [*by, *factors]}
-    of_arm = {key: names for key, names in short.items() if key.startswith(OF_ARM)}
-    runs = [_run(folder, configurations[folder], short, of_arm) for folder in folders]
+    runs = [_run(folder, configurations[folder], short) for folder in folders]
     _check_alike(runs, [*by, *factors])
     found: dict[tuple[str, int], GatheredRun] = {}
     for run in runs:
@@ -146,8 +145,7 @@ def _short(values: Iterable[Any]) -> Names:
 
     Equal values have one name, that of the first, as 0 and 0.0.
     """
-    found: list[Any] = []
-    found.extend(value for value in values if value not in found)
+    found = distinct(values)
     texts = list(dict.fromkeys(map(str, found)))
     if len(texts) == 1 or not any("/" in text for text in texts):
         return [(value, str(value)) for value in found]
@@ -164,23 +162,19 @@ def _shared(texts: Sequence[Sequence[str]]) -> int:
     return sum(1 for _ in takewhile(lambda same: len(set(same)) == 1, zip(*texts, strict=False)))
 
 
-def _run(
-    folder: Path, own: dict[str, Any] | None, short: Mapping[str, Names], of_arm: Mapping[str, Names]
-) -> GatheredRun:
+def _run(folder: Path, own: dict[str, Any] | None, short: Mapping[str, Names]) -> GatheredRun:
     """Return the run in a folder, with values in the name of its arm; the baseline has none of a penalty."""
     record = record_of(folder)
-
-    def named(keys: Mapping[str, Names]) -> str:
-        parts = [
-            f"{key.rpartition('.')[2]}={name}"
-            for key, names in keys.items()
-            if own is not None and key in own and not (record.regularizer == BASELINE and key.startswith(OF_ARM))
-            for value, name in names
-            if value == own[key]
-        ]
-        return " ".join([record.regularizer, *parts])
-
-    return GatheredRun(folder, replace(record, regularizer=named(short)), named(of_arm), own)
+    values = {
+        key: f"{key.rpartition('.')[2]}={name}"
+        for key, names in short.items()
+        if own is not None and key in own and not (record.regularizer == BASELINE and key.startswith(OF_ARM))
+        for value, name in names
+        if value == own[key]
+    }
+    of_arm = [text for key, text in values.items() if key.startswith(OF_ARM)]
+    full, arm = (" ".join([record.regularizer, *texts]) for texts in (values.values(), of_arm))
+    return GatheredRun(folder, replace(record, regularizer=full), arm, own)
 
 
 def experiment_of(folders: Sequence[Path]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ OF_ARM = (
     "callbacks.last.",
     "model.kernel_optimizer",
 )
-"""How the keys begin in which arms differ."""
+"""The beginnings of the keys in which arms differ."""
 _OF_SEED_AND_PLACE = ("seed", "data.seed", "data.root", "data.cache_dir")
 
 
@@ -37,6 +37,15 @@ class GatheredRun:
     record: RunRecord
     arm: str
     configuration: dict[str, Any] | None
+
+
+def distinct(values: Iterable[Any]) -> list[Any]:
+    """Return values of configurations, which may be lists, without those that equal an earlier one."""
+    found: list[Any] = []
+    for value in values:
+        if value not in found:
+            found.append(value)
+    return found
 
 
 def check_equal(

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.experiments.common.cli import conf_dir
+from ortho_lightning.experiments.common.option_types import is_list_of
 from ortho_lightning.experiments.comparison.available import known_arms
 from ortho_lightning.experiments.comparison.grid import arm_grid
 from ortho_lightning.experiments.comparison.runs import Run
@@ -105,7 +106,7 @@ def check_arms(config: DictConfig) -> tuple[list[str], list[int]]:
     """
     for name, kind, example in (("seeds", int, "seeds=[0,1,2]"), ("regularizers", str, "regularizers=[none,lsh]")):
         values = config[name]
-        if not isinstance(values, ListConfig) or not all(type(value) is kind for value in values):
+        if not is_list_of(kind, values):
             also = ", or all" if name == "regularizers" else ""
             raise ConfigurationError(
                 f"{name}={values}: must be a list, as in {example}{also}; with -m, {name}=[..],[..]"

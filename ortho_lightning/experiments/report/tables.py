@@ -1,4 +1,4 @@
-"""The tables of a comparison's report as text, for the page and for Markdown alike. Rounding happens here."""
+"""The tables of a comparison's report as text, for the page and for Markdown alike."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an arm brings in place of other regularizers, from a full factorial."""
+"""The gain of an arm in place of other regularizers, from a full factorial."""
 
 import itertools
 import statistics
