@@ -19,7 +19,7 @@ from ortho_lightning.experiments.report.panels import (
     draw_filter_angles,
     draw_response_angles,
 )
-from ortho_lightning.experiments.report.style import Theme, short, styles
+from ortho_lightning.experiments.report.style import Theme, drawn_styles, short
 from ortho_lightning.experiments.report.svg import FigureDrawer, Size, SvgFigure, png
 from ortho_lightning.plots import evenly_spaced
 
@@ -55,7 +55,7 @@ def layer_angles(summary: Summary) -> Iterator[SvgFigure]:
         name = f"{layer.name} ({layer.k} filters in {layer.d} dimensions)"
         alt = f"Histogram of the angles between the filters of {name}, after the last epoch, by arm, and the density "
         alt += "of the angles of random directions" + ("; below, the response angles" if len(kinds) > 1 else "")
-        yield SvgFigure.drawn(layer.name, alt, *_of_layer(layer, kinds, styles(summary.arm_names, summary.baseline)))
+        yield SvgFigure.drawn(layer.name, alt, *_of_layer(layer, kinds, drawn_styles(summary)))
 
 
 def shown_layers(summary: Summary) -> list[LayerSummary]:
@@ -77,7 +77,7 @@ def _kinds(layers: Sequence[LayerSummary]) -> list[PanelDrawer]:
 
 def _side_by_side(summary: Summary, layers: Sequence[LayerSummary]) -> tuple[FigureDrawer, Size]:
     """A column a layer and a row a kind, below a legend of the arms and references."""
-    drawn = styles(summary.arm_names, summary.baseline)
+    drawn = drawn_styles(summary)
     kinds = _kinds(layers)
     panel = 1.3 + LINE * len(drawn)
     width = _WIDTH * len(layers)
@@ -100,7 +100,7 @@ def _side_by_side(summary: Summary, layers: Sequence[LayerSummary]) -> tuple[Fig
 
 def _of_layer(layer: LayerSummary, kinds: Sequence[PanelDrawer], drawn: Styles) -> tuple[FigureDrawer, Size]:
     """A row a kind, below the layer's name."""
-    panel = 1.6 + LINE * len(layer.arms)
+    panel = 1.6 + LINE * len(drawn)
     size = (_LAYER_WIDTH, _TITLE + (panel + _LABELS) * len(kinds))
 
     def draw(figure: Figure, theme: Theme) -> None:

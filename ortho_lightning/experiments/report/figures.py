@@ -18,8 +18,8 @@ from matplotlib.ticker import MaxNLocator
 from ortho_lightning.experiments.common.records import RunRecord
 from ortho_lightning.experiments.comparison.measures import accuracy_of, failure_of, finite
 from ortho_lightning.experiments.report.comparison import Comparison
-from ortho_lightning.experiments.report.panel import HEIGHT, WIDTH, Drawer, Panel, side_by_side
-from ortho_lightning.experiments.report.style import Style, Theme, short, styles
+from ortho_lightning.experiments.report.panel import WIDTH, Drawer, Panel, height_of, side_by_side
+from ortho_lightning.experiments.report.style import PLAIN, Style, Theme, drawn_styles, short
 from ortho_lightning.experiments.report.svg import SvgFigure, png
 
 _LONG = 26  # characters of a name where there is room
@@ -64,7 +64,7 @@ def accuracy_png(comparison: Comparison) -> bytes | None:
     panels = [*_difference_panel(comparison), *_curve_panels(comparison, (ACCURACY,))]
     if not panels:
         return None
-    drawn = styles(comparison.summary.arm_names, comparison.summary.baseline)
+    drawn = drawn_styles(comparison.summary)
     draw_panels = side_by_side(panels)
 
     def draw(figure: Figure, theme: Theme) -> None:
@@ -75,30 +75,31 @@ def accuracy_png(comparison: Comparison) -> bytes | None:
         ]
         figure.axes[-1].legend(handles=keys, loc="lower right", frameon=False)
 
-    return png(draw, (WIDTH * len(panels), HEIGHT))
+    return png(draw, (WIDTH * len(panels), max(panel.height for panel in panels)))
 
 
 def _difference_panel(comparison: Comparison) -> Iterator[Panel]:
     summary = comparison.summary
-    if any(arm.difference for arm in summary.arms):
+    if comparison.factorial is None and any(arm.difference for arm in summary.arms):
         yield Panel(
             "Difference of every seed",
             f"Test accuracy minus that of {summary.baseline}, one mark per seed, with mean and interval, by arm",
             lambda axis, theme: _draw_differences(axis, theme, comparison),
             left=0.31,
+            height=height_of(len(summary.arms) * (0.42 if any(" " in arm for arm in summary.arm_names) else 0.28)),
         )
 
 
 def _curve_panels(comparison: Comparison, curves: Sequence[Curve]) -> Iterator[Panel]:
-    summary = comparison.summary
+    drawn = drawn_styles(comparison.summary)
     for curve in curves:
-        values = _values(comparison.runs, curve)
+        values = {arm: found for arm, found in _values(comparison.runs, curve).items() if arm in drawn}
         if values:
             yield Panel(
                 curve.title,
                 f"{curve.title} over epochs, mean over seeds with a band from the lowest to the highest, for "
                 + ", ".join(values),
-                _curve_drawer(curve, values, styles(summary.arm_names, summary.baseline)),
+                _curve_drawer(curve, values, drawn),
                 left=0.15,
             )
 
@@ -106,13 +107,13 @@ def _curve_panels(comparison: Comparison, curves: Sequence[Curve]) -> Iterator[P
 def _draw_differences(axis: Axes, theme: Theme, comparison: Comparison) -> None:
     summary = comparison.summary
     baseline = str(summary.baseline)
-    drawn = styles(summary.arm_names, baseline)
+    drawn = drawn_styles(summary)
     compared = [(arm.arm, arm.difference) for arm in summary.ranked if arm.difference is not None]
     accuracies = _accuracies(comparison.runs)
     for place, (arm, one) in enumerate(compared):
         own, others = accuracies[arm], accuracies[baseline]
         differences = [own[seed] - others[seed] for seed in others if seed in own]
-        style = drawn[arm]
+        style = drawn.get(arm, PLAIN)
         colour = style.colour(theme)
         axis.plot(differences, [place + 0.18] * len(differences), style.marker, color=colour, alpha=0.6, markersize=4)
         if one.low is not None and one.high is not None:

@@ -9,6 +9,7 @@ from ortho_lightning.experiments.common.records import RunRecord
 from ortho_lightning.experiments.comparison.inference import FEWEST
 from ortho_lightning.experiments.comparison.measures import finished_by_arm, run_measures
 from ortho_lightning.experiments.comparison.summary import ArmSummary, Difference, Summary
+from ortho_lightning.experiments.report.style import MOST_ARMS
 
 FEW = 8
 """Below this number of seeds a note says that small gains cannot be detected."""
@@ -68,6 +69,7 @@ def notes(summary: Summary, runs: Sequence[RunRecord], baseline: str) -> list[st
         *_about_losses(finished),
         *_about_starts(finished, summary.baseline),
         *_about_target(finished, summary.target),
+        *_about_figures(summary),
     ]
 
 
@@ -258,3 +260,9 @@ def _about_target(finished: Finished, target: float | None) -> Iterator[str]:
                 f"{arm} did not reach the validation accuracy of {100 * target:.2f}% with seed {', '.join(never)}: its "
                 "epochs to the target are those of the other seeds, so their mean is too small."
             )
+
+
+def _about_figures(summary: Summary) -> Iterator[str]:
+    if len(summary.arms) > MOST_ARMS:
+        first = "" if summary.baseline is None else "the baseline and "
+        yield f"Figures have lines for {MOST_ARMS} of {len(summary.arms)} arms, {first}the best; the tables have all."

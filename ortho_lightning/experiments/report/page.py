@@ -15,7 +15,7 @@ from ortho_lightning.experiments.comparison.summary import Summary
 from ortho_lightning.experiments.report import angles, factors, figures, tables
 from ortho_lightning.experiments.report.comparison import Comparison
 from ortho_lightning.experiments.report.settings import settings_table, title
-from ortho_lightning.experiments.report.style import DARK, LIGHT, styles
+from ortho_lightning.experiments.report.style import DARK, LIGHT, drawn_styles
 
 _TEMPLATE = Path(__file__).with_name("report.html.jinja")
 _WITH_INTERVAL = re.compile(r"([+-]?[\d.]+) (\[[-+., \d]+\])")
@@ -54,7 +54,7 @@ def page(comparison: Comparison) -> str:
 
 
 def _legend(summary: Summary) -> Iterator[LegendKey]:
-    for name, style in styles(summary.arm_names, summary.baseline).items():
+    for name, style in drawn_styles(summary).items():
         dashes = " ".join(f"{1.6 * length:g}" for length in style.dashes) or "none"
         yield LegendKey(name, style.colour(LIGHT), style.colour(DARK), dashes)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,7 +31,7 @@ class Histogram:
 
 def draw_filter_angles(axis: Axes, theme: Theme, layer: LayerSummary, drawn: Styles) -> None:
     """Draw the filter angles of each arm on the density of random directions."""
-    found = {arm: Histogram(np.asarray(one.counts), one.measures["std"]) for arm, one in layer.arms.items()}
+    found = {arm: Histogram(np.asarray(one.counts), one.measures["std"]) for arm, one in _of(layer, drawn)}
     widest = max((one.std for one in found.values() if one.std is not None), default=0.0)
     low, high = _set_range(axis, 4 * max(OF.null_std(layer.d), widest))
     peak = 0.0
@@ -46,7 +46,7 @@ def draw_filter_angles(axis: Axes, theme: Theme, layer: LayerSummary, drawn: Sty
 
 def draw_response_angles(axis: Axes, theme: Theme, layer: LayerSummary, drawn: Styles) -> None:
     """Draw the response angles of each arm with a line at 90 degrees."""
-    measured = {arm: one for arm, one in layer.arms.items() if one.response_counts}
+    measured = {arm: one for arm, one in _of(layer, drawn) if one.response_counts}
     found = {arm: Histogram(_without_gaps(one), one.measures["response_std"]) for arm, one in measured.items()}
     reaches = [_reach(one.measures["response_mean"], one.measures["response_std"]) for one in measured.values()]
     _set_range(axis, max(reaches, default=90.0))
@@ -55,6 +55,11 @@ def draw_response_angles(axis: Axes, theme: Theme, layer: LayerSummary, drawn: S
     if not found:
         axis.text(0.5, 0.5, "not measured", ha="center", fontsize=8, transform=axis.transAxes)
     axis.set_xlabel("response angle (degrees)")
+
+
+def _of(layer: LayerSummary, drawn: Styles) -> Iterator[tuple[str, LayerOfArm]]:
+    """The arms of a layer that are drawn."""
+    return ((arm, one) for arm, one in layer.arms.items() if arm in drawn)
 
 
 def _without_gaps(one: LayerOfArm) -> np.ndarray:

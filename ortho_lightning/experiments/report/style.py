@@ -7,7 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ortho_lightning.experiments.comparison.summary import Summary
 from ortho_lightning.plots.palette import COLOURS, COLOURS_ON_DARK
+
+MOST_ARMS = 8
+"""With lines of their own in a figure; more cannot be told apart."""
 
 _DASHES = ((), (6, 2), (2, 1.5), (7, 2, 2, 2))
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -28,12 +32,12 @@ DARK = Theme(text="#ececec", grid="#4a4a4a", colours=COLOURS_ON_DARK)
 
 @dataclass(frozen=True)
 class Style:
-    """The style of an arm; ``number`` is its place among the arms, the baseline's is None."""
+    """The style of an arm; ``number`` is its place among the arms, None without a colour of its own."""
 
     number: int | None
 
     def colour(self, theme: Theme) -> str:
-        """Return the colour; the baseline has the text's."""
+        """Return the colour; without a number the text's."""
         return theme.text if self.number is None else theme.colours[self.number % len(theme.colours)]
 
     @property
@@ -51,10 +55,19 @@ class Style:
         return {"color": self.colour(theme), "linestyle": (0, self.dashes) if self.dashes else "-", "linewidth": 1.6}
 
 
+PLAIN = Style(None)
+
+
 def styles(arms: Sequence[str], baseline: str | None) -> dict[str, Style]:
     """Return a style for each arm."""
     others = [arm for arm in arms if arm != baseline]
-    return {arm: Style(others.index(arm) if arm in others else None) for arm in arms}
+    return {arm: Style(others.index(arm)) if arm in others else PLAIN for arm in arms}
+
+
+def drawn_styles(summary: Summary) -> dict[str, Style]:
+    """Return a style for each arm that has lines in the figures: the baseline and the best, in the runs' order."""
+    best = {arm.arm for arm in summary.ranked[:MOST_ARMS]}
+    return styles([arm for arm in summary.arm_names if arm in best], summary.baseline)
 
 
 def short(text: str, most: int = 16) -> str:

@@ -18,9 +18,9 @@ from ortho_lightning.experiments.report.angles import MOST_LAYERS, shown_layers
 from ortho_lightning.experiments.report.documents import flat_runs, write_report
 from ortho_lightning.experiments.report.factors import panels
 from ortho_lightning.experiments.report.markdown import as_markdown
-from ortho_lightning.experiments.report.panels import coarser
+from ortho_lightning.experiments.report.panels import coarser, draw_filter_angles
 from ortho_lightning.experiments.report.settings import title
-from ortho_lightning.experiments.report.style import LIGHT, short, styles
+from ortho_lightning.experiments.report.style import LIGHT, MOST_ARMS, drawn_styles, short, styles
 from ortho_lightning.experiments.report.tables import all_tables, main
 from tests.experiments.synthetic import ARMS, comparison, full, run, scores
 
@@ -246,6 +246,31 @@ def test_the_figure_of_accuracies_has_differences_and_curves_beside_each_other(c
     alone = pixels(comparison([run("none", seed) for seed in range(3)]))  # there is no difference, only the curve
     assert whole.shape[1] == 2 * alone.shape[1]
     assert whole.shape[0] == alone.shape[0]
+
+
+def test_of_many_arms_the_best_have_lines_and_all_have_their_differences_each_in_a_row(tmp_path):
+    names = ["none", *(f"arm {i}" for i in range(20))]
+    many = comparison(
+        [
+            {**run(name, seed, epochs=2), "test_accuracy": 0.8 - place / 100 + noise / 1000}
+            for place, name in enumerate(names)
+            for seed, noise in enumerate([place % 3, 0, 1])
+        ]
+    )
+    best = names[:MOST_ARMS]
+    assert list(drawn_styles(many.summary)) == best
+    write_report(tmp_path, many)
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    differences, *curves = [img for img in page.of("img") if img["alt"].startswith(("Test acc", "Validation acc"))]
+    assert [img["alt"].split(", for ")[1].split(", ") for img in curves] == [best]
+    assert int(differences["height"]) > 2 * int(curves[0]["height"])
+    assert any(text.startswith(f"Figures have lines for {MOST_ARMS} of 21 arms") for text in page.texts)
+    assert len(page.tables["arms"]) == 1 + 21
+    layer = many.summary.layers[0]
+    axis = plt.figure().add_subplot()
+    draw_filter_angles(axis, LIGHT, layer, drawn_styles(many.summary))
+    assert [step.get_label() for step in axis.patches] == best
+    plt.close("all")
 
 
 def test_without_results_there_is_no_figure_of_accuracies_and_none_of_an_earlier_report(content, tmp_path):
