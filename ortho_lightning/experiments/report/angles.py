@@ -129,13 +129,13 @@ def _entitle(axis: Axes, layer: LayerSummary, most: int) -> None:
 
 
 def _draw_legend(figure: Figure, theme: Theme, drawn: Styles, responses: bool) -> None:
-    entries: dict[str, Artist] = {short(arm): Line2D([], [], **style.line(theme)) for arm, style in drawn.items()}
-    entries["random directions"] = Patch(color=theme.grid, alpha=0.7, linewidth=0)
+    entries: list[Artist] = [Line2D([], [], label=short(arm), **style.line(theme)) for arm, style in drawn.items()]
+    entries.append(Patch(color=theme.grid, alpha=0.7, linewidth=0, label="random directions"))
     if responses:
-        entries["90°"] = Line2D([], [], color=theme.text, linewidth=0.8, linestyle=":")
+        entries.append(Line2D([], [], color=theme.text, linewidth=0.8, linestyle=":", label="90°"))
     ncols = _legend_columns(figure.get_figwidth())
-    figure.legend(list(entries.values()), list(entries), loc="upper center", ncols=ncols, frameon=False)
+    figure.legend(handles=entries, loc="upper center", ncols=ncols, frameon=False)
 
 
 def _legend_columns(width: float) -> int:
-    return max(int(width / 1.7), 1)
+    return max(int(width / 1.9), 1)

@@ -73,7 +73,7 @@ def accuracy_png(comparison: Comparison) -> bytes | None:
             Line2D([], [], marker=style.marker, markersize=3.5, label=short(arm, _LONG), **style.line(theme))
             for arm, style in drawn.items()
         ]
-        figure.axes[-1].legend(handles=keys, loc="lower right", frameon=False)
+        figure.axes[-1].legend(handles=keys, loc="best", frameon=False)
 
     return png(draw, (WIDTH * len(panels), max(panel.height for panel in panels)))
 

@@ -53,7 +53,14 @@ def side_by_side(panels: Sequence[Panel]) -> FigureDrawer:
     def draw(figure: Figure, theme: Theme) -> None:
         width, height = 1 / len(panels), figure.get_figheight()
         for place, panel in enumerate(panels):
-            axis = figure.add_axes(((place + panel.left) * width, _BELOW / height, (0.97 - panel.left) * width, 1 - (_BELOW + _ABOVE) / height))
+            axis = figure.add_axes(
+                (
+                    (place + panel.left) * width,
+                    _BELOW / height,
+                    (0.97 - panel.left) * width,
+                    1 - (_BELOW + _ABOVE) / height,
+                )
+            )
             axis.set_facecolor("none")
             axis.spines[["top", "right"]].set_visible(False)
             panel.draw(axis, theme)

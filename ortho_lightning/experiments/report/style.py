@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ MOST_ARMS = 8
 """With lines of their own in a figure; more cannot be told apart."""
 
 _DASHES = ((), (6, 2), (2, 1.5), (7, 2, 2, 2))
+_KEY = re.compile(r"(?<= )[^ =]+=")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
@@ -70,8 +72,13 @@ def drawn_styles(summary: Summary) -> dict[str, Style]:
     return styles([arm for arm in summary.arm_names if arm in best], summary.baseline)
 
 
-def short(text: str, most: int = 16) -> str:
-    """Return a name that fits: its beginning and its end; dollars do not begin a formula."""
+def short(text: str, most: int = 20) -> str:
+    """Return a name that fits: without the keys of its settings, and then its beginning and its end.
+
+    Dollars do not begin a formula.
+    """
+    if len(text) > most:
+        text = _KEY.sub("", text)
     if len(text) > most:
         head = math.ceil((most - 1) / 2)
         text = f"{text[:head]}…{text[len(text) - (most - 1 - head) :]}"

@@ -386,4 +386,6 @@ def test_bins_are_joined_only_where_pairs_are_few():
 def test_long_names_are_shortened_at_their_middle():
     assert short("abcdefghij", 7) == "abc…hij"
     assert short("abc", 7) == "abc"
+    assert short("lsh norm=batch dropout=0.3", 13) == "lsh batch 0.3"
+    assert short("lsh norm=batch", 14) == "lsh norm=batch"
     assert short("a$b") == r"a\$b"
