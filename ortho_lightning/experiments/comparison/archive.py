@@ -12,7 +12,15 @@ from pathlib import Path
 
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.experiments.common.cli import plain_errors
-from ortho_lightning.experiments.comparison.run_folder import CONFIG, FAILURE, LABEL, RESULTS, VERSIONS, runs_under
+from ortho_lightning.experiments.comparison.run_folder import (
+    CONFIG,
+    FAILURE,
+    LABEL,
+    RESULTS,
+    VERSIONS,
+    find_runs,
+    runs_under,
+)
 from ortho_lightning.experiments.comparison.step_costs import COSTS
 from ortho_lightning.experiments.comparison.tune import TRIALS, TUNED
 from ortho_lightning.files import whole_file, write_text
@@ -44,9 +52,7 @@ def pack(folder: Path, archive: Path) -> int:
     if not is_archive(archive):
         raise ConfigurationError(f"{archive}: the archive is written as {_ENDING}; name it so")
     folder = folder.expanduser().resolve()
-    runs = runs_under(folder)
-    if not runs:
-        raise ConfigurationError(f"{folder}: there are no runs of train or compare in it")
+    runs = find_runs(folder)
     with whole_file(archive) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as to:
         for path in _kept(folder, runs):
             text = path.read_text(encoding="utf-8").replace(f"{folder}/", "").replace(str(folder), ".")

@@ -10,11 +10,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from ortho_lightning.experiments.comparison.gather import ComparedRuns, find_runs, gathered
+from ortho_lightning.experiments.comparison.gather import ComparedRuns, gathered
 from ortho_lightning.experiments.comparison.locks import held
 from ortho_lightning.experiments.comparison.plan import plan, tuned_settings
 from ortho_lightning.experiments.comparison.pool import execute
-from ortho_lightning.experiments.comparison.run_folder import UNFINISHED
+from ortho_lightning.experiments.comparison.run_folder import UNFINISHED, find_runs
 from ortho_lightning.experiments.comparison.step_costs import measure_costs
 
 

@@ -17,7 +17,7 @@ from ortho_lightning.experiments.comparison.archive import is_archive, unpack
 from ortho_lightning.experiments.comparison.available import BASELINE, check_baseline
 from ortho_lightning.experiments.comparison.factorial import Factorial
 from ortho_lightning.experiments.comparison.gathered_run import OF_ARM, GatheredRun, check_equal, distinct
-from ortho_lightning.experiments.comparison.run_folder import configuration_of, label_of, record_of, runs_under
+from ortho_lightning.experiments.comparison.run_folder import configuration_of, find_runs, label_of, record_of
 
 Names = Sequence[tuple[Any, str]]
 """The values of a key, each with its name."""
@@ -71,18 +71,6 @@ def gather(config: DictConfig, overrides: Sequence[str]) -> ComparedRuns:
     check_baseline(baseline, list(arms))
     records = [run.record for run in runs]
     return ComparedRuns(folder, experiment_of(found), overrides, found, records, baseline, factorial)
-
-
-def find_runs(folder: Path) -> list[Path]:
-    """Return the folders of runs anywhere under ``folder``: finished ones, and those that a comparison began.
-
-    Raises:
-        ConfigurationError: if there is none.
-    """
-    runs = runs_under(folder)
-    if not runs:
-        raise ConfigurationError(f"gather={folder}: there are no runs of train or compare in it")
-    return runs
 
 
 def gathered(folders: Sequence[Path], by: Sequence[str] = ()) -> list[RunRecord]:

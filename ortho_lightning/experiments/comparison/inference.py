@@ -76,7 +76,7 @@ def std_interval(std: float, n: int, confidence: float) -> tuple[float, float]:
 
 def paired_std_ratio_interval(
     first: Sequence[float], second: Sequence[float], confidence: float
-) -> tuple[float, float] | None:
+) -> tuple[float, float]:
     r"""Return the interval of the ratio of two standard deviations, of the first to the second, from pairs.
 
     It belongs to the test of Pitman (1939) and Morgan (1939), for pairs from a bivariate normal distribution: with the
@@ -84,16 +84,11 @@ def paired_std_ratio_interval(
     freedom, the ends are the roots of :math:`f (K \pm \sqrt{K^2 - 1})`, :math:`K = 1 + 2 (1 - r^2) t^2 / (n - 2)`.
 
     Args:
-        first: 3 or more finite numbers, not all equal.
-        second: their partners, not all equal either.
+        first: 3 or more finite numbers.
+        second: their partners, which do not lie on a line with them.
         confidence: of the interval, in (0, 1).
-
-    Returns:
-        The ends; None for pairs that lie on a line, which leave nothing to estimate from.
     """
     unexplained = 1 - statistics.correlation(first, second) ** 2
-    if unexplained <= _ROUNDING:
-        return None
     freedom = len(first) - 2
     t = float(stats.t.isf((1 - confidence) / 2, freedom))
     k = 1 + 2 * unexplained * t**2 / freedom
@@ -101,15 +96,20 @@ def paired_std_ratio_interval(
     return ratio / wide, ratio * wide
 
 
-def paired_std_p(first: Sequence[float], second: Sequence[float]) -> float:
+def paired_std_p(first: Sequence[float], second: Sequence[float]) -> float | None:
     """Return the two-sided p of the test of Pitman and Morgan that two standard deviations are equal, from pairs.
 
     It is the test that sums and differences of the pairs are not correlated.
 
     Args:
-        first: 3 or more finite numbers.
-        second: their partners, which do not lie on a line with them.
+        first: 3 or more finite numbers, not all equal.
+        second: their partners, not all equal either.
+
+    Returns:
+        The p; None for pairs that lie on a line, which leave nothing to judge by.
     """
+    if 1 - statistics.correlation(first, second) ** 2 <= _ROUNDING:
+        return None
     sums = [one + other for one, other in zip(first, second, strict=True)]
     differences = [one - other for one, other in zip(first, second, strict=True)]
     return float(stats.pearsonr(sums, differences).pvalue)

@@ -10,6 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.experiments.common.nested import flat
 from ortho_lightning.experiments.common.records import RunRecord
 from ortho_lightning.experiments.training.resume import exact_identity
@@ -46,6 +47,18 @@ def runs_under(folder: Path) -> list[Path]:
     """Return the folders of runs anywhere under ``folder``: finished ones, and those that a comparison began."""
     found = {path.parent for name in (LABEL, RESULTS) for path in folder.rglob(name)}
     return sorted(path for path in found if (path / CONFIG).is_file() or (path / LABEL).is_file())
+
+
+def find_runs(folder: Path) -> list[Path]:
+    """Return the folders of runs anywhere under ``folder``, as :func:`runs_under` does.
+
+    Raises:
+        ConfigurationError: if there is none.
+    """
+    runs = runs_under(folder)
+    if not runs:
+        raise ConfigurationError(f"{folder}: there are no runs of train or compare in it")
+    return runs
 
 
 def write_label(folder: Path, label: RunLabel) -> None:

@@ -149,6 +149,7 @@ def _deviations(
     """The standard deviation of the metric between seeds, by arm, and its ratio to the baseline's."""
     found: dict[str, SeedDeviation] = {}
     paired: dict[str, tuple[list[float], list[float]]] = {}
+    p_values: dict[str, float] = {}
     for arm, one in described.items():
         if one.std is None:
             continue
@@ -160,12 +161,12 @@ def _deviations(
         first, second = [own for own, _ in pairs], [other for _, other in pairs]
         if all(inference.describe(values, confidence).low is not None for values in (first, second)):
             found[arm] = replace(found[arm], ratio=stdev(first) / stdev(second))
-            if inference.paired_std_ratio_interval(first, second, confidence) is not None:
-                paired[arm] = (first, second)
-    p_values = [inference.paired_std_p(*both) for both in paired.values()]
-    corrected, levels = inference.holm(p_values, 1 - confidence)
-    for (arm, both), p, p_holm, level in zip(paired.items(), p_values, corrected, levels, strict=True):
-        low, high = inference.paired_std_ratio_interval(*both, 1 - level) or (None, None)
+            p = inference.paired_std_p(first, second)
+            if p is not None:
+                paired[arm], p_values[arm] = (first, second), p
+    corrected, levels = inference.holm(list(p_values.values()), 1 - confidence)
+    for (arm, p), p_holm, level in zip(p_values.items(), corrected, levels, strict=True):
+        low, high = inference.paired_std_ratio_interval(*paired[arm], 1 - level)
         found[arm] = replace(found[arm], ratio_low=low, ratio_high=high, p=p, p_holm=p_holm)
     return found
 

@@ -9,7 +9,8 @@ from omegaconf import OmegaConf
 
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.experiments.comparison.archive import pack, unpack
-from ortho_lightning.experiments.comparison.gather import find_runs, gather, gathered
+from ortho_lightning.experiments.comparison.gather import gather, gathered
+from ortho_lightning.experiments.comparison.run_folder import find_runs
 from tests.experiments.comparison.folders import make
 
 

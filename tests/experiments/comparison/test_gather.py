@@ -3,7 +3,8 @@
 import pytest
 
 from ortho_lightning.errors import ConfigurationError
-from ortho_lightning.experiments.comparison.gather import experiment_of, find_runs, gathered
+from ortho_lightning.experiments.comparison.gather import experiment_of, gathered
+from ortho_lightning.experiments.comparison.run_folder import find_runs
 from tests.experiments.comparison.folders import make
 
 

@@ -61,8 +61,8 @@ def test_the_interval_of_a_paired_ratio_of_deviations_covers_as_often_as_it_says
     assert abs(inside / 2000 - 0.9) < 4 * math.sqrt(0.9 * 0.1 / 2000)
 
 
-def test_pairs_on_a_line_have_no_interval_of_their_ratio():
-    assert inference.paired_std_ratio_interval([1.0, 2.0, 4.0], [2.0, 4.0, 8.0], 0.95) is None
+def test_pairs_on_a_line_have_no_test_of_their_deviations():
+    assert inference.paired_std_p([1.0, 2.0, 4.0], [2.0, 4.0, 8.0]) is None
 
 
 def test_holm_by_hand():
