@@ -11,8 +11,10 @@ from torch import nn
 
 from ortho_lightning import AngleMonitor, OrthogonalityCallback
 from ortho_lightning import functional as OF
+from ortho_lightning.regularizers import LSH, LayerView
 
 PACKAGES = ("pytorch_lightning", "lightning.pytorch")
+ALL_ROWS = LSH(max_samples=None)
 lsh_penalty = functools.partial(OF.lsh_penalty, lambda1=0.0)  # the formula of LSH()
 
 
@@ -84,3 +86,7 @@ def images(count=4, batch_size=4, seed=5):
 def twin(module):
     """A copy to compute the reference with."""
     return copy.deepcopy(module)
+
+
+def view_of(layer, output, seed=0):
+    return LayerView(filters=layer.weight.unsqueeze(0), outputs=(output - layer.bias).unsqueeze(0), seed=seed)

@@ -13,9 +13,7 @@ from ortho_lightning import functional as OF
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.regularizers import LSH, Gram
 from ortho_lightning.schedules import LinearWarmup
-from tests.callbacks.helpers import PACKAGES, boring, images, lsh_penalty, make_trainer, twin, vision_module
-
-ALL_ROWS = LSH(max_samples=None)
+from tests.callbacks.helpers import ALL_ROWS, PACKAGES, boring, images, lsh_penalty, make_trainer, twin, vision_module
 
 
 def rows(count=16, batch_size=16):

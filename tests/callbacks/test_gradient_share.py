@@ -13,8 +13,8 @@ from ortho_lightning import functional as OF
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.regularizers import LSH, Gram, Regularizer
 from ortho_lightning.schedules import LinearWarmup
-from tests.callbacks.helpers import PACKAGES, boring, images, lsh_penalty, make_trainer, twin, vision_module
-from tests.callbacks.test_gradient_ratio import ALL_ROWS, TwoLayers, TwoLosses, by_hand, ratio, rows
+from tests.callbacks.helpers import ALL_ROWS, PACKAGES, boring, images, lsh_penalty, make_trainer, twin, vision_module
+from tests.callbacks.test_gradient_ratio import TwoLayers, TwoLosses, by_hand, ratio, rows
 
 # ----------------------------------------------------------------------------------------------------------- the rule
 

@@ -12,9 +12,7 @@ from torch import nn
 from ortho_lightning import OrthogonalityCallback
 from ortho_lightning import functional as OF
 from ortho_lightning.regularizers import LSH, Gram, LayerView
-from tests.callbacks.helpers import PACKAGES, boring, images, lsh_penalty, make_trainer, twin, vision_module
-
-ALL_ROWS = LSH(max_samples=None)
+from tests.callbacks.helpers import ALL_ROWS, PACKAGES, boring, images, lsh_penalty, make_trainer, twin, vision_module
 
 pytestmark = pytest.mark.parametrize("package", PACKAGES)
 
