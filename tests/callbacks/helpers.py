@@ -90,3 +90,25 @@ def twin(module):
 
 def view_of(layer, output, seed=0):
     return LayerView(filters=layer.weight.unsqueeze(0), outputs=(output - layer.bias).unsqueeze(0), seed=seed)
+
+
+def recording(network, loss, package="pytorch_lightning"):
+    """A module that trains ``network``, its ``net``, on ``loss(network)`` and keeps the gradients of the last step."""
+
+    class Recording(boring(package).BoringModel):
+        def __init__(self):
+            super().__init__()
+            self.layer = None
+            self.net = network
+            self.gradients = {}
+
+        def training_step(self, batch, batch_idx):
+            return loss(self.net)
+
+        def on_after_backward(self):
+            self.gradients = {name: p.grad.clone() for name, p in self.named_parameters() if p.grad is not None}
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    return Recording()

@@ -1,7 +1,10 @@
 """Activation checkpointing: what is computed again is no second run of a layer."""
 
+import warnings
+
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from ortho_lightning import OrthogonalityCallback
 from ortho_lightning.errors import UnsupportedLayerError
@@ -10,8 +13,6 @@ from tests.callbacks.helpers import boring, images, make_trainer, vision_module
 
 
 def test_a_pass_without_gradients_before_a_checkpointed_one_is_no_reentrant_checkpointing():
-    from torch.utils.checkpoint import checkpoint
-
     class Teaching(boring().BoringModel):
         def training_step(self, batch, batch_idx):
             with torch.no_grad():
@@ -24,8 +25,6 @@ def test_a_pass_without_gradients_before_a_checkpointed_one_is_no_reentrant_chec
 
 
 def test_recomputation_by_checkpointing_is_not_a_second_run():
-    from torch.utils.checkpoint import checkpoint
-
     def run(checkpointed):
         module = vision_module(inplace=False).double()
         module.net[5].p = 0.0
@@ -48,8 +47,6 @@ def test_recomputation_by_checkpointing_is_not_a_second_run():
 
 @pytest.mark.parametrize("manual", [False, True])
 def test_reentrant_checkpointing_is_refused_by_name(manual):
-    from torch.utils.checkpoint import checkpoint
-
     class Reentrant(boring().BoringModel):
         def __init__(self):
             super().__init__()
@@ -68,8 +65,6 @@ def test_reentrant_checkpointing_is_refused_by_name(manual):
 
 
 def test_manual_optimization_with_checkpointing_counts_each_run_once():
-    from torch.utils.checkpoint import checkpoint
-
     class Checkpointed(boring().BoringModel):
         def __init__(self):
             super().__init__()
@@ -78,8 +73,6 @@ def test_manual_optimization_with_checkpointing_counts_each_run_once():
         def training_step(self, batch, batch_idx):
             out = checkpoint(self.layer, batch.requires_grad_(), use_reentrant=False)
             self.manual_backward(out.square().mean())
-
-    import warnings
 
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*in no backward pass.*")

@@ -35,7 +35,7 @@ def test_manual_optimization_joins_the_next_backward(package):
 
 
 def test_each_manual_backward_carries_what_ran_since_the_last_one():
-    class TwoBackwards(boring().BoringModel):
+    class TwoBackwards(BoringModel):
         def __init__(self):
             super().__init__()
             self.automatic_optimization = False
@@ -66,7 +66,7 @@ def test_each_manual_backward_carries_what_ran_since_the_last_one():
 
 
 def test_discriminator_penalty_stays_out_of_the_generator_step():
-    class GAN(boring().BoringModel):
+    class GAN(BoringModel):
         def __init__(self):
             super().__init__()
             self.automatic_optimization = False
@@ -113,7 +113,7 @@ def test_discriminator_penalty_stays_out_of_the_generator_step():
 def test_each_backward_of_a_gan_that_shares_its_fakes_carries_its_own_layers(regularizer):
     """Fakes are made once; the discriminator's step uses them detached, the generator's does not."""
 
-    class Shared(boring().BoringModel):
+    class Shared(BoringModel):
         def __init__(self):
             super().__init__()
             self.automatic_optimization = False

@@ -1,4 +1,4 @@
-"""Penalties, angles and constraints of a module's parts in training."""
+"""Penalties and angles of a module's parts in training."""
 
 import copy
 
@@ -10,30 +10,15 @@ from torch.nn.utils import prune
 from ortho_lightning import LSH, AngleMonitor, Gram, OrthogonalityCallback, layers
 from ortho_lightning import functional as OF
 from ortho_lightning.layers.filters import trains, weight_parameters
-from tests.callbacks.helpers import PACKAGES, boring, make_trainer
-
-# ----------------------------------------------------------------------------------------------------------- training
+from tests.callbacks.helpers import PACKAGES, make_trainer, recording
 
 
 def module_of(package, network, inputs):
-    class Mine(boring(package).BoringModel):
-        def __init__(self):
-            super().__init__()
-            self.layer = None
-            self.net = network
-            self.gradients = {}
+    def loss(net):
+        output = net(*inputs)
+        return (output if isinstance(output, torch.Tensor) else output[0]).square().mean()
 
-        def training_step(self, batch, batch_idx):
-            output = self.net(*inputs)
-            return (output if isinstance(output, torch.Tensor) else output[0]).square().mean()
-
-        def on_after_backward(self):
-            self.gradients = {name: p.grad.clone() for name, p in self.named_parameters() if p.grad is not None}
-
-        def configure_optimizers(self):
-            return torch.optim.SGD(self.parameters(), lr=0.1)
-
-    return Mine()
+    return recording(network, loss, package)
 
 
 def attention_weights(net):

@@ -13,7 +13,7 @@ from ortho_lightning.errors import ConfigurationError, LayerSelectionError, Unsu
 from ortho_lightning.layers import OutputsOf, registry
 from ortho_lightning.regularizers import KoLeo, Regularizer, Sampling, vicreg_cov
 from ortho_lightning.regularizers import decov as decov_of_the_package
-from tests.callbacks.helpers import PACKAGES, boring, make_trainer
+from tests.callbacks.helpers import PACKAGES, make_trainer, recording
 
 
 class OnOutputs(Regularizer):
@@ -67,24 +67,11 @@ def views(seed=2):
 
 
 def module_of(package, network):
-    class Mine(boring(package).BoringModel):
-        def __init__(self):
-            super().__init__()
-            self.layer = None
-            self.net = network
-            self.gradients = {}
+    def loss(net):
+        one, other = views()
+        return (net(one) - net(other)).square().mean()
 
-        def training_step(self, batch, batch_idx):
-            one, other = views()
-            return (self.net(one) - self.net(other)).square().mean()
-
-        def on_after_backward(self):
-            self.gradients = {name: p.grad.clone() for name, p in self.named_parameters() if p.grad is not None}
-
-        def configure_optimizers(self):
-            return torch.optim.SGD(self.parameters(), lr=0.1)
-
-    return Mine()
+    return recording(network, loss, package)
 
 
 def network():

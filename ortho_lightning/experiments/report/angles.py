@@ -50,12 +50,13 @@ def compared_angles_png(summary: Summary) -> bytes | None:
 
 def layer_angles(summary: Summary) -> Iterator[SvgFigure]:
     """Draw both kinds of angle of at most 24 layers, evenly picked, a figure a layer."""
+    drawn = drawn_styles(summary)
     for layer in shown_layers(summary):
         kinds = _kinds([layer])
         name = f"{layer.name} ({layer.k} filters in {layer.d} dimensions)"
         alt = f"Histogram of the angles between the filters of {name}, after the last epoch, by arm, and the density "
         alt += "of the angles of random directions" + ("; below, the response angles" if len(kinds) > 1 else "")
-        yield SvgFigure.drawn(layer.name, alt, *_of_layer(layer, kinds, drawn_styles(summary)))
+        yield SvgFigure.drawn(layer.name, alt, *_of_layer(layer, kinds, drawn))
 
 
 def shown_layers(summary: Summary) -> list[LayerSummary]:

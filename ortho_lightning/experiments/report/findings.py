@@ -264,5 +264,5 @@ def _about_target(finished: Finished, target: float | None) -> Iterator[str]:
 
 def _about_figures(summary: Summary) -> Iterator[str]:
     if len(summary.arms) > MOST_ARMS:
-        first = "" if summary.baseline is None else "the baseline and "
-        yield f"Figures have lines for {MOST_ARMS} of {len(summary.arms)} arms, {first}the best; the tables have all."
+        which = "the first" if summary.baseline is None else "the baseline and the best"
+        yield f"Figures have lines for {MOST_ARMS} of {len(summary.arms)} arms, {which}; the tables have all."
