@@ -118,7 +118,7 @@ def run_measures(run: RunRecord, target: float | None) -> dict[str, float | None
 
 def accuracy_of(run: RunRecord) -> float | None:
     """Return the measure that decides, in percent; None for a failed run and where nothing was tested."""
-    return run_measures(run, None)[METRIC] if failure_of(run) is None else None
+    return _percent(run.test_accuracy) if failure_of(run) is None else None
 
 
 def common_target(finished: Iterable[RunRecord]) -> float | None:

@@ -59,6 +59,11 @@ def result_figures(comparison: Comparison) -> Iterator[SvgFigure]:
         yield panel.svg()
 
 
+def has_differences(comparison: Comparison) -> bool:
+    """Return whether the differences of every seed are among the figures; a factorial has figures of its own."""
+    return comparison.factorial is None and any(arm.difference for arm in comparison.summary.arms)
+
+
 def accuracy_png(comparison: Comparison) -> bytes | None:
     """Draw the differences of every seed beside the validation accuracy as a PNG on white; None without data."""
     panels = [*_difference_panel(comparison), *_curve_panels(comparison, (ACCURACY,))]
@@ -80,7 +85,7 @@ def accuracy_png(comparison: Comparison) -> bytes | None:
 
 def _difference_panel(comparison: Comparison) -> Iterator[Panel]:
     summary = comparison.summary
-    if comparison.factorial is None and any(arm.difference for arm in summary.arms):
+    if has_differences(comparison):
         yield Panel(
             "Difference of every seed",
             f"Test accuracy minus that of {summary.baseline}, one mark per seed, with mean and interval, by arm",

@@ -46,6 +46,7 @@ def page(comparison: Comparison) -> str:
         settings_table=settings_table(comparison),
         results=list(figures.result_figures(comparison)),
         factors=[panel.svg() for panel in factors.panels(comparison.replacements)],
+        paired=figures.has_differences(comparison),
         compared=list(angles.compared_angles(summary)),
         layers=list(angles.layer_angles(summary)),
         layer_count=len(summary.layers),

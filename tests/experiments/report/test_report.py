@@ -26,6 +26,7 @@ from tests.experiments.synthetic import ARMS, comparison, full, run, scores
 
 VOID = {"meta", "img", "source", "br", "link", "input", "hr"}
 SVG = "data:image/svg+xml;base64,"
+DIFFERENCES = "Differences: one mark per seed"
 
 
 class Page(HTMLParser):
@@ -189,6 +190,7 @@ def test_a_title_names_few_arms_and_counts_many():
 
 def test_sentence_notes_command_and_commit_are_there(content, folder, page):
     text = " ".join(" ".join(page.texts).split())
+    assert DIFFERENCES in text
     markdown = (folder / "report.md").read_text("utf-8")
     for said in (content.sentence, *content.notes, content.settings.command,
                  *content.settings.commits):  # fmt: skip
@@ -300,6 +302,7 @@ def test_a_factorial_has_a_table_and_a_figure_of_its_own(content, tmp_path):
     assert [row[0] for row in page.tables["combinations"][1:]] == ["weight_decay=0.0", "weight_decay=0.005"]
     assert page.tables["combinations"][1][1].startswith("51.17 [")
     assert "In place of weight_decay" in page.texts
+    assert not any(DIFFERENCES in text for text in page.texts)
     (table,) = [rows for rows in markdown_tables(markdown).values() if "share of the factor" in rows[0]]
     assert table[-1] == row
     assert (tmp_path / "factors.png").is_file()
