@@ -63,6 +63,8 @@ MEASURES = (
     *OF_LAYERS,
     "penalty",
 )
+DISTURBED = "robustness/"
+"""Beginning of the names of the measures on disturbed test data, which all are compared with the baseline."""
 COMPARED = ("mean_val_accuracy", "epochs_to_target", "angle_std", "response_angle_std")
 """Measures that are compared with the baseline beside the one that decides: speed of convergence, and angles."""
 
@@ -112,7 +114,7 @@ def run_measures(run: RunRecord, target: float | None) -> dict[str, float | None
         found[name] = measure.of(run.layers)
     found["penalty"] = finite(run.penalty)
     for name, accuracy in run.robustness.items():
-        found[f"robustness/{name}"] = _percent(accuracy)
+        found[DISTURBED + name] = _percent(accuracy)
     return found
 
 

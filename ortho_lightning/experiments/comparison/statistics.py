@@ -13,6 +13,7 @@ from ortho_lightning.experiments.comparison.differences import corrected_differe
 from ortho_lightning.experiments.comparison.inference import Estimate
 from ortho_lightning.experiments.comparison.measures import (
     COMPARED,
+    DISTURBED,
     LAYER_MEASURES,
     MEASURES,
     METRIC,
@@ -78,7 +79,8 @@ def summarize(
     compared = baseline if baseline in arms else None
     described = _described(measured, confidence)
     differences = _differences(measured, METRIC, compared, confidence)
-    others = {name: _differences(measured, name, compared, confidence) for name in COMPARED}
+    disturbed = [name for name in _names(measured) if name.startswith(DISTURBED)]
+    others = {name: _differences(measured, name, compared, confidence) for name in (*COMPARED, *disturbed)}
     accuracies = {arm: measures[METRIC] for arm, measures in described.items()}
     deviations = _deviations(measured, accuracies, compared, confidence)
     return Summary(
@@ -110,14 +112,20 @@ def _failed(seeds: Mapping[int, RunRecord]) -> tuple[FailedRun, ...]:
 
 def _described(measured: Mapping[str, Seeds], confidence: float) -> dict[str, dict[str, Estimate]]:
     """Each measure of each arm over its seeds; those of the robustness tests that any arm has."""
-    names = [*MEASURES, *(name for seeds in measured.values() for measures in seeds.values() for name in measures)]
+    names = _names(measured)
     return {
         arm: {
             name: inference.describe(numbers(measures.get(name) for measures in seeds.values()), confidence)
-            for name in dict.fromkeys(names)
+            for name in names
         }
         for arm, seeds in measured.items()
     }
+
+
+def _names(measured: Mapping[str, Seeds]) -> list[str]:
+    """The measures that there always are, and those of single runs."""
+    found = (name for seeds in measured.values() for measures in seeds.values() for name in measures)
+    return list(dict.fromkeys((*MEASURES, *found)))
 
 
 def _differences(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from ortho_lightning.experiments.comparison.inference import FEWEST, Estimate
+from ortho_lightning.experiments.comparison.measures import DISTURBED
 from ortho_lightning.experiments.comparison.summary import (
     ArmSummary,
     Difference,
@@ -37,7 +38,7 @@ class LayerColumn:
 
 def all_tables(comparison: Comparison) -> Iterator[Table]:
     """Return every table of the report that has rows, in the order of the report."""
-    makers = (others, costs, robustness, more, layers, failures)
+    makers = (others, costs, robustness, robustness_differences, more, layers, failures)
     tables = [
         main(comparison),
         differences(comparison),
@@ -63,7 +64,10 @@ def _main_columns(comparison: Comparison) -> list[ArmColumn]:
         ArmColumn("arm", lambda arm: arm.arm),
         ArmColumn("seeds", _seeds),
         _with_interval("test_accuracy", "test accuracy (%)"),
-        ArmColumn("difference (points)" if to is None else f"difference to {to} (points)", _corrected),
+        ArmColumn(
+            "difference (points)" if to is None else f"difference to {to} (points)",
+            lambda arm: _corrected(arm.difference),
+        ),
         ArmColumn("p (Holm)", lambda arm: MISSING if arm.difference is None else p_value(arm.difference.p_holm)),
         *([step_time] if ratios else []),
         _mean("angle_std", "filter angle std (deg)"),
@@ -178,12 +182,31 @@ def costs(comparison: Comparison) -> Table:
 
 def robustness(comparison: Comparison) -> Table:
     """Return the test accuracies on disturbed data."""
-    arms = comparison.summary.arms
-    names = list(dict.fromkeys(name for arm in arms for name in arm.measures if name.startswith("robustness/")))
-    columns = [_with_interval(name, name.partition("/")[2]) for name in names]
-    rows = [[arm.arm, *(column.cell(arm) for column in columns)] for arm in arms] if names else []
-    legend = ["Test accuracy in percent with its interval over seeds. Nothing here was tested for significance."]
-    return Table("robustness", "On disturbed test data", ["arm", *(one.heading for one in columns)], rows, legend)
+    arms, kinds = comparison.summary.arms, _disturbances(comparison)
+    rows = [[arm.arm, *(estimate(arm.measures[DISTURBED + kind]) for kind in kinds)] for arm in arms] if kinds else []
+    legend = ["Test accuracy in percent with its interval over seeds."]
+    return Table("robustness", "On disturbed test data", ["arm", *kinds], rows, legend)
+
+
+def robustness_differences(comparison: Comparison) -> Table:
+    """Return the paired differences of the test accuracies on disturbed data."""
+    summary, kinds = comparison.summary, _disturbances(comparison)
+    rows = [
+        [arm.arm, *(_corrected(arm.others.get(DISTURBED + kind)) for kind in kinds)]
+        for arm in summary.ranked
+        if any(DISTURBED + kind in arm.others for kind in kinds)
+    ]
+    legend = [
+        f"Paired differences in points of test accuracy with corrected {100 * summary.confidence:g}% intervals. Each "
+        "kind of disturbance is corrected by Holm for the number of arms, not of kinds."
+    ]
+    title = f"Differences to {summary.baseline} on disturbed test data"
+    return Table("robustness-differences", title, ["arm", *kinds], rows, legend)
+
+
+def _disturbances(comparison: Comparison) -> list[str]:
+    names = dict.fromkeys(name for arm in comparison.summary.arms for name in arm.measures)
+    return [name.removeprefix(DISTURBED) for name in names if name.startswith(DISTURBED)]
 
 
 _MORE = (
@@ -249,8 +272,7 @@ def _mean(name: str, heading: str, digits: int = 2) -> ArmColumn:
     return ArmColumn(heading, lambda arm: number(arm.measures[name].mean, digits))
 
 
-def _corrected(arm: ArmSummary) -> str:
-    one = arm.difference
+def _corrected(one: Difference | None) -> str:
     return MISSING if one is None else interval(one.mean, one.low_holm, one.high_holm, sign="+")
 
 

@@ -272,17 +272,22 @@ def test_many_arms_without_a_verdict_are_one_clause_and_one_note():
     assert notes_of(few).count("this does not show that either is more stable") == 2
 
 
-def test_convergence_and_angles_are_compared_in_pairs_as_scipy_does():
+def test_convergence_angles_and_disturbed_data_are_compared_in_pairs_as_scipy_does():
     curves = {"none": [[0.1, 0.5], [0.2, 0.6], [0.3, 0.55]], "lsh": [[0.3, 0.6], [0.3, 0.7], [0.5, 0.65]]}
     stds = {"none": [8.0, 9.0, 8.5], "lsh": [6.0, 6.5, 7.0]}
+    rotated = {"none": [40.0, 42.0, 41.0], "lsh": [42.0, 46.0, 44.0]}
     runs = [
-        with_curve(arm, seed, curve) | {"layers": [{"name": "a", "k": 2, "d": 2, "std": stds[arm][seed]}]}
+        with_curve(arm, seed, curve)
+        | {
+            "layers": [{"name": "a", "k": 2, "d": 2, "std": stds[arm][seed]}],
+            "robustness": {"rotated": rotated[arm][seed] / 100},
+        }
         for arm in curves
         for seed, curve in enumerate(curves[arm])
     ]
     found = arm_of(sound(runs), "lsh")["other_differences"]
     area = {arm: [100 * (first + last) / 2 for first, last in curves[arm]] for arm in curves}
-    for name, of_arm in (("mean_val_accuracy", area), ("angle_std", stds)):
+    for name, of_arm in (("mean_val_accuracy", area), ("angle_std", stds), ("robustness/rotated", rotated)):
         assert found[name]["n"] == 3
         assert found[name]["mean"] == pytest.approx(np.mean(of_arm["lsh"]) - np.mean(of_arm["none"]))
         theirs = stats.ttest_rel(of_arm["lsh"], of_arm["none"])

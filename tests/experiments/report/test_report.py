@@ -202,7 +202,23 @@ def test_costs_and_robustness_have_tables_of_their_own(page, content):
     assert page.tables["costs"][1][:2] == ["none", "10.00"]
     assert page.tables["robustness"][0] == ["arm", "noise 0.02", "missing 0.5", "rotated"]
     without = replace(content, costs={}, summary=comparison(scores("none", [0.5, 0.6])).summary)
-    assert not {"costs", "robustness"} & {table.name for table in all_tables(without)}
+    own = {"costs", "robustness", "robustness-differences"}
+    assert own <= set(page.tables)
+    assert not own & {table.name for table in all_tables(without)}
+
+
+def test_accuracies_on_disturbed_data_are_compared_with_the_baseline(page, content):
+    heading, *rows = page.tables["robustness-differences"]
+    assert heading == page.tables["robustness"][0]
+    arms = [arm for arm in content.summary.ranked if arm.arm != "none"]
+    assert [row[0] for row in rows] == [arm.arm for arm in arms]
+    for arm, row in zip(arms, rows, strict=True):
+        for kind, cell in zip(heading[1:], row[1:], strict=True):
+            one = arm.others[f"robustness/{kind}"]
+            shown = [float(text.strip("[],")) for text in cell.split()]
+            assert shown == pytest.approx([one.mean, one.low_holm, one.high_holm], abs=0.00501)
+    alone = comparison([run("lsh", seed) for seed in range(3)])
+    assert {table.name for table in all_tables(alone)} & {"robustness", "robustness-differences"} == {"robustness"}
 
 
 def test_welchs_floor_stands_only_where_filters_outnumber_dimensions(page):
