@@ -106,7 +106,7 @@ class RunRecord:
         step_ms: median time of a training step in milliseconds.
         steps: of the optimizer.
         layers: the angles of each selected layer.
-        robustness: test accuracy on disturbed data, by the name of the disturbance.
+        robustness: test accuracy on perturbed data, by the name of the perturbation.
         best: the epoch with the best validation accuracy; None if its weights were not kept.
         history: one record per epoch.
         start: hashes of the initial weights and of the first batch.

@@ -63,10 +63,10 @@ MEASURES = (
     *OF_LAYERS,
     "penalty",
 )
-DISTURBED = "robustness/"
-"""Beginning of the names of the measures on disturbed test data, which all are compared with the baseline."""
+ROBUSTNESS_PREFIX = "robustness/"
+"""Before the names of the accuracies on perturbed test data, each of which is compared with the baseline."""
 COMPARED = ("mean_val_accuracy", "epochs_to_target", "angle_std", "response_angle_std")
-"""Measures that are compared with the baseline beside the one that decides: speed of convergence, and angles."""
+"""Further measures that are compared with the baseline: speed of convergence, and angles."""
 
 
 def failure_of(run: RunRecord) -> str | None:
@@ -114,7 +114,7 @@ def run_measures(run: RunRecord, target: float | None) -> dict[str, float | None
         found[name] = measure.of(run.layers)
     found["penalty"] = finite(run.penalty)
     for name, accuracy in run.robustness.items():
-        found[DISTURBED + name] = _percent(accuracy)
+        found[ROBUSTNESS_PREFIX + name] = _percent(accuracy)
     return found
 
 

@@ -13,10 +13,10 @@ from ortho_lightning.experiments.comparison.differences import corrected_differe
 from ortho_lightning.experiments.comparison.inference import Estimate
 from ortho_lightning.experiments.comparison.measures import (
     COMPARED,
-    DISTURBED,
     LAYER_MEASURES,
     MEASURES,
     METRIC,
+    ROBUSTNESS_PREFIX,
     Seeds,
     by_arm,
     common_target,
@@ -79,8 +79,8 @@ def summarize(
     compared = baseline if baseline in arms else None
     described = _described(measured, confidence)
     differences = _differences(measured, METRIC, compared, confidence)
-    disturbed = [name for name in _names(measured) if name.startswith(DISTURBED)]
-    others = {name: _differences(measured, name, compared, confidence) for name in (*COMPARED, *disturbed)}
+    perturbed = [name for name in _names(measured) if name.startswith(ROBUSTNESS_PREFIX)]
+    others = {name: _differences(measured, name, compared, confidence) for name in (*COMPARED, *perturbed)}
     accuracies = {arm: measures[METRIC] for arm, measures in described.items()}
     deviations = _deviations(measured, accuracies, compared, confidence)
     return Summary(
@@ -123,7 +123,7 @@ def _described(measured: Mapping[str, Seeds], confidence: float) -> dict[str, di
 
 
 def _names(measured: Mapping[str, Seeds]) -> list[str]:
-    """The measures that there always are, and those of single runs."""
+    """The names of all measures: the fixed ones, then those of the runs' robustness tests."""
     found = (name for seeds in measured.values() for measures in seeds.values() for name in measures)
     return list(dict.fromkeys((*MEASURES, *found)))
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -53,15 +52,16 @@ CURVES = (
 )
 
 
-def result_figures(comparison: Comparison) -> Iterator[SvgFigure]:
-    """Draw the differences of every seed, and the curves over epochs; those for which there is data."""
-    for panel in chain(_difference_panel(comparison), _curve_panels(comparison, CURVES)):
+def difference_figures(comparison: Comparison) -> Iterator[SvgFigure]:
+    """Draw the differences of every seed, if there are any; a factorial has figures of its own."""
+    for panel in _difference_panel(comparison):
         yield panel.svg()
 
 
-def has_differences(comparison: Comparison) -> bool:
-    """Return whether the differences of every seed are among the figures; a factorial has figures of its own."""
-    return comparison.factorial is None and any(arm.difference for arm in comparison.summary.arms)
+def curve_figures(comparison: Comparison) -> Iterator[SvgFigure]:
+    """Draw the curves over epochs for which there is data."""
+    for panel in _curve_panels(comparison, CURVES):
+        yield panel.svg()
 
 
 def accuracy_png(comparison: Comparison) -> bytes | None:
@@ -85,7 +85,7 @@ def accuracy_png(comparison: Comparison) -> bytes | None:
 
 def _difference_panel(comparison: Comparison) -> Iterator[Panel]:
     summary = comparison.summary
-    if has_differences(comparison):
+    if comparison.factorial is None and any(arm.difference for arm in summary.arms):
         yield Panel(
             "Difference of every seed",
             f"Test accuracy minus that of {summary.baseline}, one mark per seed, with mean and interval, by arm",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from ortho_lightning.experiments.comparison.inference import FEWEST, Estimate
-from ortho_lightning.experiments.comparison.measures import DISTURBED
+from ortho_lightning.experiments.comparison.measures import ROBUSTNESS_PREFIX
 from ortho_lightning.experiments.comparison.summary import (
     ArmSummary,
     Difference,
@@ -181,32 +181,36 @@ def costs(comparison: Comparison) -> Table:
 
 
 def robustness(comparison: Comparison) -> Table:
-    """Return the test accuracies on disturbed data."""
-    arms, kinds = comparison.summary.arms, _disturbances(comparison)
-    rows = [[arm.arm, *(estimate(arm.measures[DISTURBED + kind]) for kind in kinds)] for arm in arms] if kinds else []
+    """Return the test accuracies on perturbed data."""
+    arms, kinds = comparison.summary.ranked, _perturbations(comparison)
+    rows = (
+        [[arm.arm, *(estimate(arm.measures[ROBUSTNESS_PREFIX + kind]) for kind in kinds)] for arm in arms]
+        if kinds
+        else []
+    )
     legend = ["Test accuracy in percent with its interval over seeds."]
-    return Table("robustness", "On disturbed test data", ["arm", *kinds], rows, legend)
+    return Table("robustness", "On perturbed test data", ["arm", *kinds], rows, legend)
 
 
 def robustness_differences(comparison: Comparison) -> Table:
-    """Return the paired differences of the test accuracies on disturbed data."""
-    summary, kinds = comparison.summary, _disturbances(comparison)
+    """Return the paired differences of the test accuracies on perturbed data."""
+    summary, kinds = comparison.summary, _perturbations(comparison)
     rows = [
-        [arm.arm, *(_corrected(arm.others.get(DISTURBED + kind)) for kind in kinds)]
+        [arm.arm, *(_corrected(arm.others.get(ROBUSTNESS_PREFIX + kind)) for kind in kinds)]
         for arm in summary.ranked
-        if any(DISTURBED + kind in arm.others for kind in kinds)
+        if any(ROBUSTNESS_PREFIX + kind in arm.others for kind in kinds)
     ]
     legend = [
         f"Paired differences in points of test accuracy with corrected {100 * summary.confidence:g}% intervals. Each "
-        "kind of disturbance is corrected by Holm for the number of arms, not of kinds."
+        "kind of perturbation is corrected by Holm for the number of arms, not of kinds."
     ]
-    title = f"Differences to {summary.baseline} on disturbed test data"
+    title = f"Differences to {summary.baseline} on perturbed test data"
     return Table("robustness-differences", title, ["arm", *kinds], rows, legend)
 
 
-def _disturbances(comparison: Comparison) -> list[str]:
+def _perturbations(comparison: Comparison) -> list[str]:
     names = dict.fromkeys(name for arm in comparison.summary.arms for name in arm.measures)
-    return [name.removeprefix(DISTURBED) for name in names if name.startswith(DISTURBED)]
+    return [name.removeprefix(ROBUSTNESS_PREFIX) for name in names if name.startswith(ROBUSTNESS_PREFIX)]
 
 
 _MORE = (

@@ -35,7 +35,7 @@ def robustness(trainer: Trainer, model: LightningModule, data: LightningDataModu
 
 @contextlib.contextmanager
 def no_loggers(trainer: Any) -> Iterator[None]:
-    """Log nothing within: test/accuracy in the logs is that of the last epoch on undisturbed data."""
+    """Log nothing within: test/accuracy in the logs is that of the last epoch on unperturbed data."""
     before, trainer.loggers = trainer.loggers, []
     try:
         yield

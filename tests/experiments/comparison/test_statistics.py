@@ -272,7 +272,7 @@ def test_many_arms_without_a_verdict_are_one_clause_and_one_note():
     assert notes_of(few).count("this does not show that either is more stable") == 2
 
 
-def test_convergence_angles_and_disturbed_data_are_compared_in_pairs_as_scipy_does():
+def test_convergence_angles_and_perturbed_data_are_compared_in_pairs_as_scipy_does():
     curves = {"none": [[0.1, 0.5], [0.2, 0.6], [0.3, 0.55]], "lsh": [[0.3, 0.6], [0.3, 0.7], [0.5, 0.65]]}
     stds = {"none": [8.0, 9.0, 8.5], "lsh": [6.0, 6.5, 7.0]}
     rotated = {"none": [40.0, 42.0, 41.0], "lsh": [42.0, 46.0, 44.0]}

@@ -26,7 +26,6 @@ from tests.experiments.synthetic import ARMS, comparison, full, run, scores
 
 VOID = {"meta", "img", "source", "br", "link", "input", "hr"}
 SVG = "data:image/svg+xml;base64,"
-DIFFERENCES = "Differences: one mark per seed"
 
 
 class Page(HTMLParser):
@@ -190,7 +189,6 @@ def test_a_title_names_few_arms_and_counts_many():
 
 def test_sentence_notes_command_and_commit_are_there(content, folder, page):
     text = " ".join(" ".join(page.texts).split())
-    assert DIFFERENCES in text
     markdown = (folder / "report.md").read_text("utf-8")
     for said in (content.sentence, *content.notes, content.settings.command,
                  *content.settings.commits):  # fmt: skip
@@ -207,7 +205,7 @@ def test_costs_and_robustness_have_tables_of_their_own(page, content):
     assert not own & {table.name for table in all_tables(without)}
 
 
-def test_accuracies_on_disturbed_data_are_compared_with_the_baseline(page, content):
+def test_accuracies_on_perturbed_data_are_compared_with_the_baseline(page, content):
     heading, *rows = page.tables["robustness-differences"]
     assert heading == page.tables["robustness"][0]
     arms = [arm for arm in content.summary.ranked if arm.arm != "none"]
@@ -318,13 +316,26 @@ def test_a_factorial_has_a_table_and_a_figure_of_its_own(content, tmp_path):
     assert [row[0] for row in page.tables["combinations"][1:]] == ["weight_decay=0.0", "weight_decay=0.005"]
     assert page.tables["combinations"][1][1].startswith("51.17 [")
     assert "In place of weight_decay" in page.texts
-    assert not any(DIFFERENCES in text for text in page.texts)
     (table,) = [rows for rows in markdown_tables(markdown).values() if "share of the factor" in rows[0]]
     assert table[-1] == row
     assert (tmp_path / "factors.png").is_file()
     write_report(tmp_path, content)
     assert not (tmp_path / "factors.png").exists()
     assert json.loads(json.dumps(with_factors(content).to_json()))["replacements"][0]["factor"] == "weight_decay"
+
+
+def test_the_figures_legend_explains_what_is_drawn(content, page, tmp_path):
+    def explained(page):
+        text = " ".join(page.texts)
+        return "Differences: one mark per seed" in text, "Curves: means over seeds" in text
+
+    assert explained(page) == (True, True)
+    assert explained(written(with_factors(content), tmp_path)[0]) == (False, True)
+    assert explained(written(comparison([run("lsh", seed) for seed in range(3)]), tmp_path)[0]) == (False, True)
+    assert explained(written(comparison(scores("none", [0.5, 0.6]) + scores("lsh", [0.6, 0.8])), tmp_path)[0]) == (
+        True,
+        False,
+    )
 
 
 def test_the_panel_of_a_factor_shows_its_effect_and_the_gains_without_it(content):
