@@ -77,9 +77,10 @@ def summarize(
         arm: {seed: run_measures(run, target) for seed, run in seeds.items()} for arm, seeds in finished.items()
     }
     compared = baseline if baseline in arms else None
-    described = _described(measured, confidence)
+    names = _names(measured)
+    described = _described(measured, names, confidence)
     differences = _differences(measured, METRIC, compared, confidence)
-    perturbed = [name for name in _names(measured) if name.startswith(ROBUSTNESS_PREFIX)]
+    perturbed = [name for name in names if name.startswith(ROBUSTNESS_PREFIX)]
     others = {name: _differences(measured, name, compared, confidence) for name in (*COMPARED, *perturbed)}
     accuracies = {arm: measures[METRIC] for arm, measures in described.items()}
     deviations = _deviations(measured, accuracies, compared, confidence)
@@ -110,9 +111,10 @@ def _failed(seeds: Mapping[int, RunRecord]) -> tuple[FailedRun, ...]:
     return tuple(FailedRun(seed, reason) for seed, reason in reasons.items() if reason is not None)
 
 
-def _described(measured: Mapping[str, Seeds], confidence: float) -> dict[str, dict[str, Estimate]]:
+def _described(
+    measured: Mapping[str, Seeds], names: Sequence[str], confidence: float
+) -> dict[str, dict[str, Estimate]]:
     """Each measure of each arm over its seeds; those of the robustness tests that any arm has."""
-    names = _names(measured)
     return {
         arm: {
             name: inference.describe(numbers(measures.get(name) for measures in seeds.values()), confidence)

@@ -182,14 +182,11 @@ def costs(comparison: Comparison) -> Table:
 
 def robustness(comparison: Comparison) -> Table:
     """Return the test accuracies on perturbed data."""
-    arms, kinds = comparison.summary.ranked, _perturbations(comparison)
-    rows = (
-        [[arm.arm, *(estimate(arm.measures[ROBUSTNESS_PREFIX + kind]) for kind in kinds)] for arm in arms]
-        if kinds
-        else []
-    )
+    columns = [_with_interval(ROBUSTNESS_PREFIX + kind, kind) for kind in _perturbations(comparison)]
+    arms = comparison.summary.ranked if columns else ()
+    rows = [[arm.arm, *(column.cell(arm) for column in columns)] for arm in arms]
     legend = ["Test accuracy in percent with its interval over seeds."]
-    return Table("robustness", "On perturbed test data", ["arm", *kinds], rows, legend)
+    return Table("robustness", "On perturbed test data", ["arm", *(one.heading for one in columns)], rows, legend)
 
 
 def robustness_differences(comparison: Comparison) -> Table:
