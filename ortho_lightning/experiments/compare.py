@@ -15,10 +15,10 @@ from ortho_lightning.experiments.common.cli import command
 from ortho_lightning.experiments.common.invocation import own_overrides, shown
 from ortho_lightning.experiments.common.option_types import check_types, check_value, is_list_of
 from ortho_lightning.experiments.comparison.arms import compare_arms, is_part
-from ortho_lightning.experiments.comparison.available import check_baseline, expand_arms
+from ortho_lightning.experiments.comparison.available import check_baseline, expand_arms, known_arms
 from ortho_lightning.experiments.comparison.gather import gather
 from ortho_lightning.experiments.comparison.next_steps import next_steps
-from ortho_lightning.experiments.comparison.plan import check_overrides, check_share
+from ortho_lightning.experiments.comparison.plan import check_arm_settings, check_overrides, check_share, for_one_arm
 from ortho_lightning.experiments.comparison.statistics import check_settings
 from ortho_lightning.experiments.comparison.tune import tune
 from ortho_lightning.experiments.report.comparison import CONFIDENCE, Comparison
@@ -53,6 +53,7 @@ def check(config: DictConfig, overrides: Sequence[str]) -> None:
         raise ConfigurationError(f"jobs={config.jobs}, costs={config.costs}: jobs must be 1 or more, costs 0 or more")
     check_settings(CONFIDENCE, config.target)
     check_overrides(config, overrides)
+    check_arm_settings(config, known_arms() if is_part() else config.regularizers)
     check_share(config, overrides)
     if config.gather is None and not is_part():  # a job's part need not have the arm
         check_baseline(config.baseline, config.regularizers)
@@ -62,7 +63,7 @@ def check(config: DictConfig, overrides: Sequence[str]) -> None:
         raise ConfigurationError("gather and tune=true: one or the other")
 
 
-@command("compare")
+@command("compare", for_one_arm)
 def main(config: DictConfig) -> None:
     """Compare arms, gather runs that were made elsewhere (``gather=``), or choose each arm's settings (``tune=true``).
 

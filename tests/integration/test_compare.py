@@ -170,6 +170,14 @@ def test_a_failed_run_is_told_and_the_others_go_on(tmp_path):
         (["gather=nowhere"], "there are no runs of train or compare in it"),
         (["factors=[model.net.norm]"], "factors=['model.net.norm']: both need gather=FOLDER"),
         (["by=seed"], "by=seed: must be a list of keys"),
+        (["regularizer.penalty.gamma=20"], """such as lsh: '+arms.lsh=["regularizer.penalty.gamma=VALUE"]'"""),
+        (["regularizer.wieght=20"], "Did you mean 'weight'?"),
+        (
+            ["+arms.lsh=['regularizer.penalty.gama=20']"],
+            "those of arms.lsh: Could not override 'regularizer.penalty.gama",
+        ),
+        (["+arms.hard=['trainer.max_epochs=1']"], "arms.hard=['trainer.max_epochs=1']: the arms are ['none', "),
+        (["tune=true", "+arms.lsh=['regularizer.weight=1']"], "tune=true reads grid.lsh"),
         (["tune=true", "+grid.gram=[1]"], "grid.gram=[1]: must be a list of keys with values"),
     ],
 )

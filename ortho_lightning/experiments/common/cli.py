@@ -22,6 +22,8 @@ from ortho_lightning.experiments.common.messages import one_line
 
 A = TypeVar("A")
 T = TypeVar("T")
+Advice = Callable[[str], str | None]
+"""What to say about a key of the configuration."""
 _FULL = "HYDRA_FULL_ERROR"
 _CORRECTABLE = (ConfigurationError, DataError, HydraException, OmegaConfBaseException)
 
@@ -40,13 +42,17 @@ def short_hash(text: Any) -> str:
 OmegaConf.register_new_resolver("short_hash", short_hash, replace=True)
 
 
-def command(config_name: str) -> Callable[[Callable[[DictConfig], T]], Callable[[], None]]:
+def command(
+    config_name: str, advice: Advice | None = None
+) -> Callable[[Callable[[DictConfig], T]], Callable[[], None]]:
     """Make a task a command: a Hydra application that ends with one line for an error that a user can correct.
 
     ``HYDRA_FULL_ERROR=1`` shows the stack instead.
 
     Args:
         config_name: of the file in the folder of the configuration.
+        advice: what to do about an override of a key that does not exist, in place of Hydra's advice; None for a key
+            about which there is nothing better to say.
     """
 
     def decorate(task: Callable[[DictConfig], T]) -> Callable[[], None]:
@@ -64,7 +70,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], T]], Callable[
                 with _full_error("1"):
                     application()
             except _CORRECTABLE as error:
-                _end(error)
+                _end(error, advice)
 
         return main
 
@@ -88,13 +94,18 @@ def plain_errors(task: Callable[[A], T]) -> Callable[[A], T]:
     return wrapper
 
 
-def _end(error: Exception) -> NoReturn:
-    print(f"error: {_plain(error)}", file=sys.stderr)
+def _end(error: Exception, advice: Advice | None = None) -> NoReturn:
+    print(f"error: {plain_message(error, advice)}", file=sys.stderr)
     raise SystemExit(2) from None
 
 
-def _plain(error: Exception) -> str:
-    """The reason and the part of the configuration, without what Hydra wraps around a constructor's error."""
+def plain_message(error: Exception, advice: Advice | None = None) -> str:
+    """Return the reason and the part of the configuration, without what Hydra wraps around a constructor's error.
+
+    Args:
+        error: of a composition or a constructor.
+        advice: as in :func:`command`.
+    """
     cause = error.__cause__
     if isinstance(error, InstantiationException):
         said, _, place = str(error).partition("\nfull_key: ")
@@ -104,7 +115,8 @@ def _plain(error: Exception) -> str:
         return one_line(f"{error.override}: {error}")
     if isinstance(error, HydraException) and isinstance(cause, OmegaConfBaseException):
         said, _, how_to_add = str(error).partition("\n")
-        return one_line(f"{said}\n{cause}\n{_meant(cause) or how_to_add}")
+        better = _meant(cause) or (advice(str(cause.full_key)) if advice else None)
+        return one_line(f"{said}\n{cause}\n{better or how_to_add}")
     return one_line(str(error))
 
 

@@ -38,7 +38,7 @@ def arm_grid(config: DictConfig, arm: str) -> Grid:
     """
     own = config.grid.get(arm, config.grid.get("default"))
     problem = ConfigurationError(
-        f"grid.{arm}={own}: must be a list of keys with values, as in grid.{arm}=['regularizer.weight=0.1,1,10']"
+        f"""grid.{arm}={own}: must be a list of keys with values, as in 'grid.{arm}=["regularizer.weight=0.1,1,10"]'"""
     )
     if not isinstance(own, ListConfig) or not own:
         raise problem

@@ -32,6 +32,7 @@ _OWN = {
     "tune",
     "grid",
     "extend",
+    "arms",
     "share",
     "tuned",
     "regularizer",
@@ -45,23 +46,24 @@ def plan(config: DictConfig, overrides: Sequence[str], folder: Path) -> list[Run
     Seeds are outermost, so that an interrupted comparison has compared whole seeds.
 
     Args:
-        config: the composed configuration: ``seeds``, ``regularizers``, ``share``, and the arms' ``tuned`` settings.
-        overrides: those of the command line, which every run gets.
+        config: the composed configuration: ``seeds``, ``regularizers``, ``share``, and the settings of single arms,
+            those of ``arms`` and the ``tuned`` ones.
+        overrides: those of the command line, which every run gets unless ``arms`` says otherwise.
         folder: under which each run has its own.
 
     Raises:
         ConfigurationError: for arms that do not exist, or nothing to compare.
     """
     arms, seeds = check_arms(config)
-    tuned = tuned_settings(config)
+    tuned, single = tuned_settings(config), arm_settings(config)
     if config.share is not None:
         tuned = {arm: [text for text in own if not _sets_weight(text)] for arm, own in tuned.items()}
-    given = {arm: [*overrides, *_shared_weight(config.share, arm)] for arm in arms}
-    return [
-        make_run(arm, seed, folder / f"{arm}-seed{seed}", given[arm], tuned.get(arm, ()))
-        for seed in seeds
-        for arm in arms
-    ]
+    given, own = {}, {}
+    for arm in arms:
+        alone = single.get(arm, [])
+        given[arm] = [*_without(alone, overrides), *_shared_weight(config.share, arm)]
+        own[arm] = [*_without(alone, tuned.get(arm, [])), *alone]
+    return [make_run(arm, seed, folder / f"{arm}-seed{seed}", given[arm], own[arm]) for seed in seeds for arm in arms]
 
 
 def check_overrides(config: DictConfig, overrides: Sequence[str]) -> None:
@@ -81,6 +83,32 @@ def check_overrides(config: DictConfig, overrides: Sequence[str]) -> None:
             raise ConfigurationError(f"{text}: tune=true tries grid's values of it; leave it out, or change the grid")
 
 
+def check_arm_settings(config: DictConfig, arms: Sequence[str]) -> None:
+    """Reject settings of single arms that a comparison would ignore.
+
+    Args:
+        config: the composed configuration.
+        arms: of the whole comparison.
+
+    Raises:
+        ConfigurationError: naming what to give instead.
+    """
+    for arm, settings in arm_settings(config).items():
+        if arm not in arms:
+            raise ConfigurationError(f"arms.{arm}={settings}: the arms are {list(arms)}")
+        if config.tune:
+            raise ConfigurationError(
+                f"arms.{arm}={settings}: tune=true reads grid.{arm}, where a key may have one value"
+            )
+
+
+def for_one_arm(key: str) -> str | None:
+    """Say how to set a key of the configuration that only some arms have."""
+    if not key.startswith("regularizer."):
+        return None
+    return f"""Not every arm has this key; for one that has it, such as lsh: '+arms.lsh=["{key}=VALUE"]'"""
+
+
 def check_share(config: DictConfig, overrides: Sequence[str]) -> None:
     """Reject a share of the gradient for all arms that cannot be, or other weights beside it.
 
@@ -90,7 +118,8 @@ def check_share(config: DictConfig, overrides: Sequence[str]) -> None:
     if config.share is None:
         return
     GradientShare(config.share)
-    others = [text for text in overrides if _sets_weight(text)]
+    single = [text for own in arm_settings(config).values() for text in own]
+    others = [text for text in [*overrides, *single] if _sets_weight(text)]
     if others or config.tune:
         raise ConfigurationError(
             f"share={config.share} gives every penalty its weight, and so does {others[0] if others else 'tune=true'}: "
@@ -123,11 +152,8 @@ def check_arms(config: DictConfig) -> tuple[list[str], list[int]]:
 
 def make_run(arm: str, seed: int, folder: Path, overrides: Sequence[str], settings: Sequence[str]) -> Run:
     """Return a run of an arm; the command line overrides the arm's own ``settings``."""
-    given = {_key(text) for text in overrides}
-    own = [text for text in settings if _key(text) not in given]
-    shared = [
-        text for text in overrides if _key(text).split(".")[0] not in _OWN or _key(text).startswith("regularizer.")
-    ]
+    own = _without(overrides, settings)
+    shared = [text for text in overrides if _is_of_training(text)]
     experiment = str(HydraConfig.get().runtime.choices["experiment"]) if HydraConfig.initialized() else None
     return Run(arm, seed, folder, [*shared, *own, f"regularizer={arm}", f"seed={seed}"], own, experiment)
 
@@ -141,6 +167,25 @@ def tuned_settings(config: DictConfig) -> dict[str, list[str]]:
     if found is None or (model is not None and model != choice(config, "model")):
         return {}
     return {str(arm): list(settings) for arm, settings in found.items()}
+
+
+def arm_settings(config: DictConfig) -> dict[str, list[str]]:
+    """Return the overrides that the option ``arms`` gives to single arms.
+
+    Raises:
+        ConfigurationError: for what is not a list of overrides of a training, for each arm.
+    """
+    example = """as in '+arms.lsh=["regularizer.penalty.gamma=20"]'"""
+    if not isinstance(config.arms, DictConfig):
+        raise ConfigurationError(f"arms={config.arms}: must be a list of settings for each arm, {example}")
+    given = {str(arm): settings for arm, settings in config.arms.items()}
+    for arm, settings in given.items():
+        if not is_list_of(str, settings) or not all("=" in text for text in settings):
+            raise ConfigurationError(f"arms.{arm}={settings}: must be a list of settings, {example}")
+        for text in settings:
+            if not _is_of_training(text):
+                raise ConfigurationError(f"arms.{arm}={settings}: {_key(text)} is the same for all arms")
+    return {arm: list(settings) for arm, settings in given.items()}
 
 
 def _shared_weight(share: float | None, arm: str) -> list[str]:
@@ -160,6 +205,17 @@ def _shared_weight(share: float | None, arm: str) -> list[str]:
 
 def _sets_weight(override: str) -> bool:
     return _key(override) == "regularizer.weight" or _key(override).startswith("regularizer.weight.")
+
+
+def _is_of_training(override: str) -> bool:
+    key = _key(override)
+    return key.split(".")[0] not in _OWN or key.startswith("regularizer.")
+
+
+def _without(settings: Sequence[str], overrides: Sequence[str]) -> list[str]:
+    """The overrides of other keys than those of the settings."""
+    keys = {_key(text) for text in settings}
+    return [text for text in overrides if _key(text) not in keys]
 
 
 def _key(override: str) -> str:

@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from ortho_lightning.errors import ConfigurationError
-from ortho_lightning.experiments.common.messages import one_line
+from ortho_lightning.experiments.common.cli import plain_message
 from ortho_lightning.experiments.common.records import RunRecord
 from ortho_lightning.experiments.comparison import launching
 from ortho_lightning.experiments.comparison.launching import quoted
@@ -66,8 +66,9 @@ class Run:
         try:
             return compose("train", [*self.overrides, f"run_dir={quoted(self.folder)}"])
         except HydraException as error:
-            reason = one_line(str(error))
-            raise ConfigurationError(f"{self.name}: {reason}; every arm gets the overrides") from error
+            raise ConfigurationError(
+                f"{self.name}, which gets the overrides of all and those of arms.{self.arm}: {plain_message(error)}"
+            ) from error
 
     def check(self, config: DictConfig) -> None:
         """Reject a folder that holds a run of another configuration than ``config``.

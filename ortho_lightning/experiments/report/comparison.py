@@ -32,7 +32,7 @@ class ComparisonSettings:
         baseline: the arm that the others are compared with, which may be missing.
         confidence: of the intervals.
         target: the validation accuracy that was asked for; None: the highest that every run reaches.
-        tuned: each arm's own settings.
+        arms: each arm's own settings, tuned or given.
         commits: that the runs were made at.
         machine: that the costs were measured on.
     """
@@ -44,7 +44,7 @@ class ComparisonSettings:
     baseline: str
     confidence: float = CONFIDENCE
     target: float | None = None
-    tuned: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    arms: Mapping[str, Sequence[str]] = field(default_factory=dict)
     commits: Sequence[str] = ()
     machine: Mapping[str, Any] = field(default_factory=dict)
 
@@ -78,7 +78,7 @@ class Comparison:
             seeds=sorted({record.seed for record in found.records}),
             baseline=found.baseline,
             target=target,
-            tuned={str(label.regularizer): label.settings for label in labels if label.settings},
+            arms={str(label.regularizer): label.settings for label in labels if label.settings},
             commits=commits_of(found.folders),
             machine=measured.machine,
         )

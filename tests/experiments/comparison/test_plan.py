@@ -50,6 +50,33 @@ def test_an_arm_gets_its_tuned_settings_unless_the_command_line_says_otherwise()
     assert "regularizer.weight=0.3" not in lsh.overrides
 
 
+def test_settings_of_one_arm_go_before_all_others():
+    tuned = {"lsh": ["regularizer.weight.share=0.3", "model.optimizer.weight_decay=0.001"]}
+    given = ("regularizers=[none,lsh]", "seeds=[0]", "model.optimizer.lr=0.2")
+    own = ["model.optimizer.lr=0.1", "regularizer.weight.share=0.5", "regularizer.penalty.gamma=20"]
+    none, lsh = planned(*given, f"+arms.lsh={own}", tuned=tuned)
+    assert none.overrides == ["experiment=shapes", "model.optimizer.lr=0.2", "regularizer=none", "seed=0"]
+    assert none.settings == []
+    assert lsh.settings == ["model.optimizer.weight_decay=0.001", *own]
+    assert lsh.overrides == ["experiment=shapes", *lsh.settings, "regularizer=lsh", "seed=0"]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("arms=3", "arms=3: must be a list of settings for each arm"),
+        ("+arms.lsh=3", r"arms\.lsh=3: must be a list of settings, as in"),
+        ("+arms.lsh=[3]", r"arms\.lsh=\[3\]: must be a list"),
+        ("+arms.lsh=[share]", r"arms\.lsh=\['share'\]: must be a list"),
+        ("+arms.lsh=['seed=3']", "seed is the same for all arms"),
+        ("+arms.lsh=['regularizer=gram']", "regularizer is the same for all arms"),
+    ],
+)
+def test_settings_of_one_arm_that_cannot_be_are_named(given, message):
+    with pytest.raises(ConfigurationError, match=message):
+        planned("regularizers=[none,lsh]", given)
+
+
 def test_settings_hold_for_the_model_that_they_were_chosen_with():
     settings = {"lsh": ["regularizer.weight=0.3"]}
     with initialize_config_dir(conf_dir(), version_base="1.3"):
@@ -124,6 +151,7 @@ def test_a_share_is_the_weight_of_every_penalty_and_of_nothing_else():
         (["share=much"], "share='much'"),
         (["share=0.1", "regularizer.weight=3"], r"so does regularizer\.weight=3: one or the other"),
         (["share=0.1", "regularizer.weight.share=3"], r"so does regularizer\.weight\.share=3"),
+        (["share=0.1", "+arms.lsh=['regularizer.weight=3']"], r"so does regularizer\.weight=3"),
         (["share=0.1", "tune=true"], "so does tune=true"),
     ],
 )
