@@ -10,6 +10,8 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from omegaconf import OmegaConf
+
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.experiments.common.cli import plain_errors
 from ortho_lightning.experiments.comparison.run_folder import (
@@ -39,6 +41,8 @@ def is_archive(path: Path) -> bool:
 def pack(folder: Path, archive: Path) -> int:
     """Write the records and configurations of the runs under a folder into an archive, without the folder's own path.
 
+    A run that was moved or copied there names the folder that it was made in; that path is left out as well.
+
     Args:
         folder: of a comparison, a tuning or a sweep.
         archive: to write, ``.zip``.
@@ -54,15 +58,26 @@ def pack(folder: Path, archive: Path) -> int:
     folder = folder.expanduser().resolve()
     runs = find_runs(folder)
     with whole_file(archive) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as to:
-        for path in _kept(folder, runs):
-            text = path.read_text(encoding="utf-8").replace(f"{folder}/", "").replace(str(folder), ".")
+        for path, text in _kept(folder, runs):
+            text = text.replace(f"{folder}/", "").replace(str(folder), ".")
             to.writestr(zipfile.ZipInfo(path.relative_to(folder).as_posix(), _TIME), text, zipfile.ZIP_DEFLATED)
     return len(runs)
 
 
-def _kept(folder: Path, runs: list[Path]) -> Iterator[Path]:
-    places = [(folder, _OF_ALL), *((run, _OF_A_RUN) for run in runs)]
-    yield from (place / name for place, names in places for name in names if (place / name).is_file())
+def _kept(folder: Path, runs: list[Path]) -> Iterator[tuple[Path, str]]:
+    """The files of an archive and their texts, in which a run lies where it lies now."""
+    for place, names in [(folder, _OF_ALL), *((run, _OF_A_RUN) for run in runs)]:
+        made_in = _made_in(place)
+        for path in (place / name for name in names):
+            if path.is_file():
+                text = path.read_text(encoding="utf-8")
+                yield path, text if made_in is None else text.replace(made_in, str(place))
+
+
+def _made_in(run: Path) -> str | None:
+    """The folder that a run's configuration names; None without a whole path."""
+    named = OmegaConf.select(OmegaConf.load(run / CONFIG), "run_dir") if (run / CONFIG).is_file() else None
+    return named if named is not None and Path(named).is_absolute() else None
 
 
 def unpack(archive: Path, folder: Path) -> None:

@@ -40,6 +40,15 @@ def test_an_archive_gives_the_records_back_without_weights_and_without_the_place
     assert OmegaConf.load(back / "none-seed0" / "config.yaml").run_dir == "none-seed0"
 
 
+def test_an_archive_of_runs_that_were_moved_names_neither_place(runs, tmp_path):
+    place = runs.rename(tmp_path / "elsewhere")
+    pack(place, tmp_path / "runs.zip")
+    unpack(tmp_path / "runs.zip", tmp_path / "back")
+    texts = [path.read_text() for path in (tmp_path / "back").rglob("*") if path.is_file()]
+    assert not any(str(tmp_path) in text for text in texts)
+    assert OmegaConf.load(tmp_path / "back" / "deep" / "lsh-seed1" / "config.yaml").run_dir == "deep/lsh-seed1"
+
+
 def test_the_same_runs_give_the_same_bytes(runs, tmp_path):
     for name in ("a.zip", "b.zip"):
         pack(runs, tmp_path / name)
