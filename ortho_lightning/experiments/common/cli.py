@@ -7,6 +7,7 @@ import difflib
 import functools
 import hashlib
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, TypeVar
@@ -115,7 +116,8 @@ def plain_message(error: Exception, advice: Advice | None = None) -> str:
         return one_line(f"{error.override}: {error}")
     if isinstance(error, HydraException) and isinstance(cause, OmegaConfBaseException):
         said, _, how_to_add = str(error).partition("\n")
-        better = _meant(cause) or (advice(str(cause.full_key)) if advice else None)
+        typed = re.search("'(.+?)'", said)  # whole, where OmegaConf names the first part that does not exist
+        better = _meant(cause) or (advice(typed.group(1)) if advice and typed else None)
         return one_line(f"{said}\n{cause}\n{better or how_to_add}")
     return one_line(str(error))
 

@@ -57,21 +57,33 @@ def pack(folder: Path, archive: Path) -> int:
         raise ConfigurationError(f"{archive}: the archive is written as {_ENDING}; name it so")
     folder = folder.expanduser().resolve()
     runs = find_runs(folder)
+    moved = _moved(folder, runs)
     with whole_file(archive) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as to:
-        for path, text in _kept(folder, runs):
+        for path in _kept(folder, runs):
+            text = path.read_text(encoding="utf-8")
+            for before, now in moved.items():
+                text = text.replace(before, now)
             text = text.replace(f"{folder}/", "").replace(str(folder), ".")
             to.writestr(zipfile.ZipInfo(path.relative_to(folder).as_posix(), _TIME), text, zipfile.ZIP_DEFLATED)
     return len(runs)
 
 
-def _kept(folder: Path, runs: list[Path]) -> Iterator[tuple[Path, str]]:
-    """The files of an archive and their texts, in which a run lies where it lies now."""
-    for place, names in [(folder, _OF_ALL), *((run, _OF_A_RUN) for run in runs)]:
-        made_in = _made_in(place)
-        for path in (place / name for name in names):
-            if path.is_file():
-                text = path.read_text(encoding="utf-8")
-                yield path, text if made_in is None else text.replace(made_in, str(place))
+def _kept(folder: Path, runs: list[Path]) -> Iterator[Path]:
+    places = [(folder, _OF_ALL), *((run, _OF_A_RUN) for run in runs)]
+    yield from (place / name for place, names in places for name in names if (place / name).is_file())
+
+
+def _moved(folder: Path, runs: list[Path]) -> dict[str, str]:
+    """The places that runs were made in, where those are others than now, and the present ones; the longest first."""
+    found: dict[str, str] = {}
+    for run in runs:
+        made_in = _made_in(run)
+        if made_in is not None and made_in != str(run):
+            found[made_in] = str(run)
+            whole = made_in.removesuffix(f"/{run.relative_to(folder).as_posix()}")
+            if whole not in (made_in, ""):  # the folder was moved, and with it runs that name no place of their own
+                found[whole] = str(folder)
+    return dict(sorted(found.items(), key=lambda pair: -len(pair[0])))
 
 
 def _made_in(run: Path) -> str | None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lightning_utilities.core.imports import RequirementCache
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.experiments.common.cli import conf_dir
@@ -21,6 +22,11 @@ def known_arms() -> list[str]:
     return sorted(names, key=lambda name: (name != BASELINE, name))
 
 
+def arms_with(path: Sequence[str]) -> list[str]:
+    """Return the names of the arms whose files have a key, given by its parts."""
+    return [arm for arm in known_arms() if _has(OmegaConf.to_container(_file(arm), resolve=False), path)]
+
+
 def missing_requirements() -> dict[str, str]:
     """Return what an arm needs and this environment lacks, by arm; arms that lack nothing are left out.
 
@@ -28,7 +34,7 @@ def missing_requirements() -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for arm in known_arms():
-        own = OmegaConf.select(OmegaConf.load(Path(conf_dir(), "regularizer", f"{arm}.yaml")), "requires")
+        own = OmegaConf.select(_file(arm), "requires")
         missing = [requirement for requirement in own or () if not RequirementCache(requirement)]
         if missing:
             found[arm] = ", ".join(missing)
@@ -56,3 +62,11 @@ def check_baseline(baseline: str, arms: Sequence[str]) -> None:
     """
     if baseline != BASELINE and baseline not in arms:
         raise ConfigurationError(f"baseline={baseline!r}: there are {list(arms)}")
+
+
+def _file(arm: str) -> DictConfig | ListConfig:
+    return OmegaConf.load(Path(conf_dir(), "regularizer", f"{arm}.yaml"))
+
+
+def _has(tree: Any, path: Sequence[str]) -> bool:
+    return not path or (isinstance(tree, dict) and path[0] in tree and _has(tree[path[0]], path[1:]))

@@ -180,10 +180,11 @@ def _check_alike(runs: Sequence[GatheredRun], by: Sequence[str]) -> None:
     """Reject runs of an arm that differ in more than the seed, and arms that differ in more than what makes one."""
     by_arm: dict[str, GatheredRun] = {}
     first: GatheredRun | None = None
-    settings = {setting.split("=")[0] for run in runs for setting in label_of(run.folder).settings}.union(by)
+    own = {setting.lstrip("+~").split("=")[0] for run in runs for setting in label_of(run.folder).settings}
+    free = (*OF_ARM, *(f"{key}." for key in own))
     for run in runs:
         if run.configuration is None:
             continue  # failed before it began
         check_equal(by_arm.setdefault(run.record.regularizer, run), run)
         first = first or run
-        check_equal(first, run, besides=settings, beginnings=OF_ARM)
+        check_equal(first, run, besides=own.union(by), beginnings=free)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
@@ -12,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.experiments.common.cli import conf_dir
 from ortho_lightning.experiments.common.option_types import is_list_of
-from ortho_lightning.experiments.comparison.available import known_arms
+from ortho_lightning.experiments.comparison.available import arms_with, known_arms
 from ortho_lightning.experiments.comparison.grid import arm_grid
 from ortho_lightning.experiments.comparison.runs import Run
 from ortho_lightning.experiments.training.overview import choice
@@ -38,6 +39,10 @@ _OWN = {
     "regularizer",
     "seed",
 }
+_WEIGHT = "regularizer.weight"
+# In what one arm may differ from the others: not in the data, the seed or the place of its files.
+_MAY_DIFFER = ("regularizer.", "model.", "trainer.", "callbacks.", "pretrained=")
+_SET_BY_SHARE = ("regularizer.schedule", "regularizer.apply")
 
 
 def plan(config: DictConfig, overrides: Sequence[str], folder: Path) -> list[Run]:
@@ -79,7 +84,8 @@ def check_overrides(config: DictConfig, overrides: Sequence[str]) -> None:
         if key == "tuned" and not text.startswith("~") and OmegaConf.select(config, "tuned") is None:
             known = sorted(path.stem for path in Path(conf_dir(), "tuned").glob("*.yaml"))
             raise ConfigurationError(f"{text}: there are {known}")
-        if config.tune and any(key in arm_grid(config, arm) for arm in config.regularizers):
+        grids = [arm_grid(config, arm) for arm in config.regularizers] if config.tune else []
+        if any(_is_replaced(f"{key}=", [text]) for grid in grids for key in grid):
             raise ConfigurationError(f"{text}: tune=true tries grid's values of it; leave it out, or change the grid")
 
 
@@ -94,6 +100,8 @@ def check_arm_settings(config: DictConfig, arms: Sequence[str]) -> None:
         ConfigurationError: naming what to give instead.
     """
     for arm, settings in arm_settings(config).items():
+        if config.gather is not None:
+            raise ConfigurationError(f"arms.{arm}={settings}: the runs of gather={config.gather} have their settings")
         if arm not in arms:
             raise ConfigurationError(f"arms.{arm}={settings}: the arms are {list(arms)}")
         if config.tune:
@@ -106,7 +114,11 @@ def for_one_arm(key: str) -> str | None:
     """Say how to set a key of the configuration that only some arms have."""
     if not key.startswith("regularizer."):
         return None
-    return f"""Not every arm has this key; for one that has it, such as lsh: '+arms.lsh=["{key}=VALUE"]'"""
+    having = arms_with(key.split(".")[1:])
+    if not having:
+        return "No arm has this key"
+    arm = "lsh" if "lsh" in having else having[0]
+    return f"""Not every arm has this key; for {arm}, which has it: '+arms.{arm}=["{key}=VALUE"]'"""
 
 
 def check_share(config: DictConfig, overrides: Sequence[str]) -> None:
@@ -118,8 +130,11 @@ def check_share(config: DictConfig, overrides: Sequence[str]) -> None:
     if config.share is None:
         return
     GradientShare(config.share)
-    single = [text for own in arm_settings(config).values() for text in own]
-    others = [text for text in [*overrides, *single] if _sets_weight(text)]
+    given = [*overrides, *(text for own in arm_settings(config).values() for text in own)]
+    ignored = [text for text in given if _key(text).startswith(_SET_BY_SHARE)]
+    if ignored:
+        raise ConfigurationError(f"share={config.share} holds in the loss, through the whole training: no {ignored[0]}")
+    others = [text for text in given if _sets_weight(text)]
     if others or config.tune:
         raise ConfigurationError(
             f"share={config.share} gives every penalty its weight, and so does {others[0] if others else 'tune=true'}: "
@@ -166,7 +181,7 @@ def tuned_settings(config: DictConfig) -> dict[str, list[str]]:
     found, model = OmegaConf.select(config, "tuned.arms"), OmegaConf.select(config, "tuned.model")
     if found is None or (model is not None and model != choice(config, "model")):
         return {}
-    return {str(arm): list(settings) for arm, settings in found.items()}
+    return {str(arm): list(settings) for arm, settings in _unresolved(found).items()}
 
 
 def arm_settings(config: DictConfig) -> dict[str, list[str]]:
@@ -176,16 +191,21 @@ def arm_settings(config: DictConfig) -> dict[str, list[str]]:
         ConfigurationError: for what is not a list of overrides of a training, for each arm.
     """
     example = """as in '+arms.lsh=["regularizer.penalty.gamma=20"]'"""
-    if not isinstance(config.arms, DictConfig):
-        raise ConfigurationError(f"arms={config.arms}: must be a list of settings for each arm, {example}")
-    given = {str(arm): settings for arm, settings in config.arms.items()}
+    given = _unresolved(config).get("arms") or {}
+    if not isinstance(given, dict):
+        raise ConfigurationError(f"arms={given}: must be a list of settings for each arm, {example}")
     for arm, settings in given.items():
-        if not is_list_of(str, settings) or not all("=" in text for text in settings):
-            raise ConfigurationError(f"arms.{arm}={settings}: must be a list of settings, {example}")
+        if not isinstance(settings, list) or not all(isinstance(text, str) and "=" in text for text in settings):
+            raise ConfigurationError(f"arms.{arm}={settings}: must be a list of KEY=VALUE, {example}")
         for text in settings:
-            if not _is_of_training(text):
+            if not text.lstrip("+").startswith(_MAY_DIFFER):
                 raise ConfigurationError(f"arms.{arm}={settings}: {_key(text)} is the same for all arms")
-    return {arm: list(settings) for arm, settings in given.items()}
+    return given
+
+
+def _unresolved(config: Any) -> Any:
+    """A part of a configuration in which references, such as ${seed}, are left to each run."""
+    return OmegaConf.to_container(config, resolve=False)
 
 
 def _shared_weight(share: float | None, arm: str) -> list[str]:
@@ -204,7 +224,7 @@ def _shared_weight(share: float | None, arm: str) -> list[str]:
 
 
 def _sets_weight(override: str) -> bool:
-    return _key(override) == "regularizer.weight" or _key(override).startswith("regularizer.weight.")
+    return _key(override) == _WEIGHT or _key(override).startswith(f"{_WEIGHT}.")
 
 
 def _is_of_training(override: str) -> bool:
@@ -213,9 +233,16 @@ def _is_of_training(override: str) -> bool:
 
 
 def _without(settings: Sequence[str], overrides: Sequence[str]) -> list[str]:
-    """The overrides of other keys than those of the settings."""
+    """The overrides that settings do not replace."""
+    return [text for text in overrides if not _is_replaced(text, settings)]
+
+
+def _is_replaced(override: str, settings: Sequence[str]) -> bool:
+    """Whether settings have the key of an override, or one sets the weight and the other a part of it."""
     keys = {_key(text) for text in settings}
-    return [text for text in overrides if _key(text) not in keys]
+    if _key(override) == _WEIGHT:
+        return any(_sets_weight(text) for text in settings)
+    return _key(override) in keys or (_sets_weight(override) and _WEIGHT in keys)
 
 
 def _key(override: str) -> str:

@@ -67,7 +67,7 @@ class Run:
             return compose("train", [*self.overrides, f"run_dir={quoted(self.folder)}"])
         except HydraException as error:
             raise ConfigurationError(
-                f"{self.name}, which gets the overrides of all and those of arms.{self.arm}: {plain_message(error)}"
+                f"{self.name}, with the overrides of all arms and its own: {plain_message(error)}"
             ) from error
 
     def check(self, config: DictConfig) -> None:

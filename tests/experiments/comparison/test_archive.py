@@ -42,11 +42,15 @@ def test_an_archive_gives_the_records_back_without_weights_and_without_the_place
 
 def test_an_archive_of_runs_that_were_moved_names_neither_place(runs, tmp_path):
     place = runs.rename(tmp_path / "elsewhere")
+    failed = place / "deep" / "lsh-seed1"
+    (failed / "config.yaml").unlink()
+    (failed / "failure.json").write_text(f'{{"failure": "see {runs}/deep/lsh-seed1/output.log"}}')
     pack(place, tmp_path / "runs.zip")
     unpack(tmp_path / "runs.zip", tmp_path / "back")
     texts = [path.read_text() for path in (tmp_path / "back").rglob("*") if path.is_file()]
     assert not any(str(tmp_path) in text for text in texts)
-    assert OmegaConf.load(tmp_path / "back" / "deep" / "lsh-seed1" / "config.yaml").run_dir == "deep/lsh-seed1"
+    assert OmegaConf.load(tmp_path / "back" / "lsh-seed0" / "config.yaml").run_dir == "lsh-seed0"
+    assert "see deep/lsh-seed1/output.log" in (tmp_path / "back" / "deep" / "lsh-seed1" / "failure.json").read_text()
 
 
 def test_the_same_runs_give_the_same_bytes(runs, tmp_path):

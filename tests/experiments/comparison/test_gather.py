@@ -18,6 +18,13 @@ def test_arms_may_differ_in_the_penalty_and_in_their_own_settings(tmp_path):
     assert experiment_of(runs) == "shapes"
 
 
+@pytest.mark.parametrize("setting", ["++model.optimizer.weight_decay=0.001", "model.optimizer={weight_decay:0.001}"])
+def test_settings_of_an_arm_may_be_added_or_several_at_once(tmp_path, setting):
+    make(tmp_path / "a", "none", 0)
+    make(tmp_path / "b", "lsh", 0, [setting], **{"model/optimizer/weight_decay": 0.001})
+    assert [one.regularizer for one in gathered(find_runs(tmp_path))] == ["none", "lsh"]
+
+
 def test_arms_may_be_a_constraint_or_an_optimizer(tmp_path):
     make(tmp_path / "a", "none", 0, **{"callbacks/constraint": None, "model/kernel_optimizer": None})
     make(tmp_path / "b", "hard", 0, **{"callbacks/constraint": {"method": "orthogonal", "layers": None}})

@@ -15,7 +15,7 @@ from ortho_lightning import GradientShare, OrthogonalConstraint
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.experiments.common.cli import conf_dir
 from ortho_lightning.experiments.comparison.available import expand_arms, known_arms, missing_requirements
-from ortho_lightning.experiments.comparison.plan import check_share, plan, tuned_settings
+from ortho_lightning.experiments.comparison.plan import check_share, for_one_arm, plan, tuned_settings
 from ortho_lightning.layers.selection import select_layers
 
 
@@ -61,15 +61,53 @@ def test_settings_of_one_arm_go_before_all_others():
     assert lsh.overrides == ["experiment=shapes", *lsh.settings, "regularizer=lsh", "seed=0"]
 
 
+@pytest.mark.parametrize("arms", ["~arms", "arms=null"])
+def test_no_settings_of_one_arm(arms):
+    (lsh,) = planned("regularizers=[lsh]", "seeds=[0]", arms)
+    assert lsh.settings == []
+
+
+def test_a_reference_to_the_seed_is_that_of_each_run():
+    first, second = planned("regularizers=[lsh]", "seeds=[3,4]", "+arms.lsh=['pretrained=none-seed${seed}.ckpt']")
+    assert first.settings == second.settings == ["pretrained=none-seed${seed}.ckpt"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "left"),
+    [
+        ("regularizer.weight=3", "regularizer.weight.share=0.5", ["regularizer.weight.share=0.5"]),
+        ("regularizer.weight.share=0.5", "regularizer.weight=3", ["regularizer.weight=3"]),
+        (
+            "regularizer.weight.every_n_steps=9",
+            "regularizer.weight.share=0.5",
+            ["regularizer.weight.every_n_steps=9", "regularizer.weight.share=0.5"],
+        ),
+    ],
+)
+def test_the_weight_and_a_part_of_it_replace_each_other(before, after, left):
+    (lsh,) = planned("regularizers=[lsh]", "seeds=[0]", f"+arms.lsh=[{after!r}]", tuned={"lsh": [before]})
+    assert lsh.settings == left
+
+
+def test_a_weight_on_the_command_line_replaces_a_tuned_share():
+    tuned = {"lsh": ["regularizer.weight.share=0.5"]}
+    (lsh,) = planned("regularizers=[lsh]", "seeds=[0]", "regularizer.weight=3", tuned=tuned)
+    assert [text for text in lsh.overrides if "weight" in text] == ["regularizer.weight=3"]
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
         ("arms=3", "arms=3: must be a list of settings for each arm"),
-        ("+arms.lsh=3", r"arms\.lsh=3: must be a list of settings, as in"),
+        ("+arms.lsh=3", r"arms\.lsh=3: must be a list of KEY=VALUE, as in"),
         ("+arms.lsh=[3]", r"arms\.lsh=\[3\]: must be a list"),
         ("+arms.lsh=[share]", r"arms\.lsh=\['share'\]: must be a list"),
         ("+arms.lsh=['seed=3']", "seed is the same for all arms"),
         ("+arms.lsh=['regularizer=gram']", "regularizer is the same for all arms"),
+        ("+arms.lsh=['data.batch_size=8']", r"data\.batch_size is the same for all arms"),
+        ("+arms.lsh=['model=resnet18']", "model is the same for all arms"),
+        ("+arms.lsh=['run_dir=x']", "run_dir is the same for all arms"),
+        ("+arms.lsh=['~regularizer.schedule']", "must be a list of KEY=VALUE"),
     ],
 )
 def test_settings_of_one_arm_that_cannot_be_are_named(given, message):
@@ -96,6 +134,13 @@ def test_every_shipped_choice_composes():
             with initialize_config_dir(conf_dir(), version_base="1.3"):
                 compose("train", [f"experiment={path.stem}" if path.stem != "none" else "experiment=shapes",
                                   f"regularizer={arm}", *settings])  # fmt: skip
+
+
+def test_a_key_that_no_compared_arm_has_is_explained_by_the_arms_that_have_it():
+    assert "'+arms.lsh=[\"regularizer.penalty.gamma=VALUE\"]'" in for_one_arm("regularizer.penalty.gamma")
+    assert "'+arms.geotorch=[\"regularizer.constraint.radius=VALUE\"]'" in for_one_arm("regularizer.constraint.radius")
+    assert for_one_arm("regularizer.penalty.nosuch") == "No arm has this key"
+    assert for_one_arm("trainer.nosuch") is None
 
 
 def test_unknown_arms_are_named():
@@ -152,6 +197,7 @@ def test_a_share_is_the_weight_of_every_penalty_and_of_nothing_else():
         (["share=0.1", "regularizer.weight=3"], r"so does regularizer\.weight=3: one or the other"),
         (["share=0.1", "regularizer.weight.share=3"], r"so does regularizer\.weight\.share=3"),
         (["share=0.1", "+arms.lsh=['regularizer.weight=3']"], r"so does regularizer\.weight=3"),
+        (["share=0.1", "+arms.lsh=['regularizer.schedule=null']"], r"no regularizer\.schedule=null"),
         (["share=0.1", "tune=true"], "so does tune=true"),
     ],
 )
