@@ -170,7 +170,10 @@ def test_a_failed_run_is_told_and_the_others_go_on(tmp_path):
         (["gather=nowhere"], "there are no runs of train or compare in it"),
         (["factors=[model.net.norm]"], "factors=['model.net.norm']: both need gather=FOLDER"),
         (["by=seed"], "by=seed: must be a list of keys"),
-        (["regularizer.penalty.gamma=20"], """such as lsh: '+arms.lsh=["regularizer.penalty.gamma=VALUE"]'"""),
+        (
+            ["regularizer.penalty.gamma=20"],
+            """for lsh, which has it: '+arms.lsh=["regularizer.penalty.gamma=VALUE"]'""",
+        ),
         (["regularizer.constraint.radius=1"], """'+arms.geotorch=["regularizer.constraint.radius=VALUE"]'"""),
         (["regularizer.penalty.nosuch=1"], "No arm has this key"),
         (["gather=x", "+arms.lsh=['regularizer.penalty.gamma=1']"], "the runs of gather=x have their settings"),
