@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.experiments.common.cli import command, conf_dir, plain_errors
+from ortho_lightning.experiments.common.invocation import override_key
 
 USAGE = """\
 ortho-whiten: shorten and whiten vectors, such as embeddings
@@ -96,7 +97,7 @@ def main() -> None:
     if not arguments or {"-h", "--help"} & set(arguments):
         print(USAGE, end="")
         return
-    names = [_name(argument) for argument in arguments if not argument.startswith("-")]
+    names = [override_key(argument) for argument in arguments if not argument.startswith("-")]
     if not any(argument.startswith("-") for argument in arguments):
         _end_with_a_line(_check_names, names)
         if set(names) & {*FILE_COMMANDS, "to"}:
@@ -106,13 +107,9 @@ def main() -> None:
     command("whiten")(run)()
 
 
-def _name(argument: str) -> str:
-    return argument.partition("=")[0].lstrip("+~")
-
-
 def _run_on_files(arguments: Sequence[str]) -> None:
     """Run on a configuration without a run, which would leave a folder of its own behind."""
-    given = {_name(argument) for argument in arguments}
+    given = {override_key(argument) for argument in arguments}
     run(_composed([_quoted(argument) for argument in arguments]), given)
 
 

@@ -24,7 +24,7 @@ from ortho_lightning.experiments.common.messages import one_line
 A = TypeVar("A")
 T = TypeVar("T")
 Advice = Callable[[str], str | None]
-"""What to say about a key of the configuration."""
+"""Tells how to set a key that the configuration does not have; None: there is nothing to tell."""
 _FULL = "HYDRA_FULL_ERROR"
 _CORRECTABLE = (ConfigurationError, DataError, HydraException, OmegaConfBaseException)
 

@@ -44,6 +44,11 @@ def own_overrides() -> list[str]:
     return [*given.task, *(text for text in given.hydra if not text.startswith("hydra.mode="))]
 
 
+def override_key(override: str) -> str:
+    """Return the key of an override of the configuration, without the sign that adds or removes it."""
+    return override.partition("=")[0].lstrip("+~")
+
+
 def _python() -> str:
     # the folders are compared: environments link to one interpreter, and the folder of the link makes the environment
     found = shutil.which("python")

@@ -12,6 +12,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from ortho_lightning.errors import ConfigurationError
+from ortho_lightning.experiments.common.invocation import override_key
 from ortho_lightning.experiments.common.records import RunRecord
 from ortho_lightning.experiments.comparison.archive import is_archive, unpack
 from ortho_lightning.experiments.comparison.available import BASELINE, check_baseline
@@ -180,7 +181,7 @@ def _check_alike(runs: Sequence[GatheredRun], by: Sequence[str]) -> None:
     """Reject runs of an arm that differ in more than the seed, and arms that differ in more than what makes one."""
     by_arm: dict[str, GatheredRun] = {}
     first: GatheredRun | None = None
-    own = {setting.lstrip("+~").split("=")[0] for run in runs for setting in label_of(run.folder).settings}
+    own = {override_key(setting) for run in runs for setting in label_of(run.folder).settings}
     free = (*OF_ARM, *(f"{key}." for key in own))
     for run in runs:
         if run.configuration is None:

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ortho_lightning.errors import ConfigurationError
 from ortho_lightning.experiments.common.cli import conf_dir
+from ortho_lightning.experiments.common.invocation import override_key
 from ortho_lightning.experiments.common.option_types import is_list_of
 from ortho_lightning.experiments.comparison.available import arms_with, known_arms
 from ortho_lightning.experiments.comparison.grid import arm_grid
@@ -61,8 +62,6 @@ def plan(config: DictConfig, overrides: Sequence[str], folder: Path) -> list[Run
     """
     arms, seeds = check_arms(config)
     tuned, single = tuned_settings(config), arm_settings(config)
-    if config.share is not None:
-        tuned = {arm: [text for text in own if not _sets_weight(text)] for arm, own in tuned.items()}
     given, own = {}, {}
     for arm in arms:
         alone = single.get(arm, [])
@@ -77,15 +76,15 @@ def check_overrides(config: DictConfig, overrides: Sequence[str]) -> None:
     Raises:
         ConfigurationError: naming what to give instead.
     """
+    tried = [key for arm in config.regularizers for key in arm_grid(config, arm)] if config.tune else []
     for text in overrides:
-        key = _key(text)
+        key = override_key(text)
         if key in ("seed", "regularizer"):
             raise ConfigurationError(f"{text}: a comparison takes lists, seeds=[0,1,2] and regularizers=[none,lsh]")
         if key == "tuned" and not text.startswith("~") and OmegaConf.select(config, "tuned") is None:
             known = sorted(path.stem for path in Path(conf_dir(), "tuned").glob("*.yaml"))
             raise ConfigurationError(f"{text}: there are {known}")
-        grids = [arm_grid(config, arm) for arm in config.regularizers] if config.tune else []
-        if any(_is_replaced(f"{key}=", [text]) for grid in grids for key in grid):
+        if any(_is_replaced(one, [text]) for one in tried):
             raise ConfigurationError(f"{text}: tune=true tries grid's values of it; leave it out, or change the grid")
 
 
@@ -131,7 +130,7 @@ def check_share(config: DictConfig, overrides: Sequence[str]) -> None:
         return
     GradientShare(config.share)
     given = [*overrides, *(text for own in arm_settings(config).values() for text in own)]
-    ignored = [text for text in given if _key(text).startswith(_SET_BY_SHARE)]
+    ignored = [text for text in given if override_key(text).startswith(_SET_BY_SHARE)]
     if ignored:
         raise ConfigurationError(f"share={config.share} holds in the loss, through the whole training: no {ignored[0]}")
     others = [text for text in given if _sets_weight(text)]
@@ -199,7 +198,7 @@ def arm_settings(config: DictConfig) -> dict[str, list[str]]:
             raise ConfigurationError(f"arms.{arm}={settings}: must be a list of KEY=VALUE, {example}")
         for text in settings:
             if not text.lstrip("+").startswith(_MAY_DIFFER):
-                raise ConfigurationError(f"arms.{arm}={settings}: {_key(text)} is the same for all arms")
+                raise ConfigurationError(f"arms.{arm}={settings}: {override_key(text)} is the same for all arms")
     return given
 
 
@@ -224,11 +223,11 @@ def _shared_weight(share: float | None, arm: str) -> list[str]:
 
 
 def _sets_weight(override: str) -> bool:
-    return _key(override) == _WEIGHT or _key(override).startswith(f"{_WEIGHT}.")
+    return override_key(override) == _WEIGHT or override_key(override).startswith(f"{_WEIGHT}.")
 
 
 def _is_of_training(override: str) -> bool:
-    key = _key(override)
+    key = override_key(override)
     return key.split(".")[0] not in _OWN or key.startswith("regularizer.")
 
 
@@ -239,11 +238,7 @@ def _without(settings: Sequence[str], overrides: Sequence[str]) -> list[str]:
 
 def _is_replaced(override: str, settings: Sequence[str]) -> bool:
     """Whether settings have the key of an override, or one sets the weight and the other a part of it."""
-    keys = {_key(text) for text in settings}
-    if _key(override) == _WEIGHT:
+    keys = {override_key(text) for text in settings}
+    if override_key(override) == _WEIGHT:
         return any(_sets_weight(text) for text in settings)
-    return _key(override) in keys or (_sets_weight(override) and _WEIGHT in keys)
-
-
-def _key(override: str) -> str:
-    return override.lstrip("+~").split("=")[0]
+    return override_key(override) in keys or (_sets_weight(override) and _WEIGHT in keys)
